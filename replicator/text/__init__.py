@@ -1,0 +1,1 @@
+"""Files people write: text → trees whose every part knows its line and column."""

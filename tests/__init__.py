@@ -1,0 +1,1 @@
+"""Claims about the replicator → whether they hold: unit, database, oracle and faults."""
