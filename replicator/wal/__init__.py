@@ -1,0 +1,1 @@
+"""What Postgres says: bytes of the write-ahead log → Transactions of Changes."""
