@@ -1,0 +1,1 @@
+"""`./dev` on machines that lack things → what a stranger sees."""

@@ -1,0 +1,7 @@
+"""The command line → itself, printed."""
+
+import sys
+
+
+def main() -> None:
+    print("tiny", *sys.argv[1:])
