@@ -1,0 +1,9 @@
+"""Loads the fixtures, nothing more."""
+
+pytest_plugins = [
+    "tests.fixtures.chance",
+    "tests.fixtures.postgres",
+    "tests.fixtures.proxy",
+    "tests.fixtures.signals",
+    "tests.fixtures.children",
+]
