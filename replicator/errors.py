@@ -3,6 +3,7 @@
     ReplicatorError                 every error of ours; has a hint, and the exit code it ends with
     ├── ConfigError            2    the operator wrote something wrong: key, place, remedy
     ├── SourceUnready          1    the source cannot be replicated yet: here is the SQL that fixes it
+    │   └── SlotBlocked             open transactions are in a new slot's way: it heals when they end
     ├── StorageUnready         1    the storage is not ours to write: migrate, or stop the other writer
     ├── Diverged               1    what is stored and what the source says cannot both be true
     │   ├── SlotAhead               the slot confirmed more than is stored: changes are missing
@@ -40,6 +41,10 @@ class ConfigError(ReplicatorError):
 
 class SourceUnready(ReplicatorError):
     """The source database lacks something replication needs."""
+
+
+class SlotBlocked(SourceUnready):
+    """A slot could not be made yet, because transactions are open."""
 
 
 class StorageUnready(ReplicatorError):

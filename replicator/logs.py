@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from datetime import UTC, datetime
 
 import orjson
 
-#: Marks an operator wants to see as they happen; the others are for tests and for debugging.
+#: What is not as it should be catches the eye.
 _COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31m"}
 
 
@@ -21,7 +22,7 @@ class _Text(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
-        fields = " ".join(f"{key}={value}" for key, value in _fields(record).items())
+        fields = " ".join(f"{key}={_word(value)}" for key, value in _fields(record).items())
         line = f"{at} {record.getMessage()} {fields}".rstrip()
         colour = _COLOURS.get(record.levelname, "") if self._colour else ""
         return f"{colour}{line}\x1b[0m" if colour else line
@@ -36,9 +37,11 @@ class _Json(logging.Formatter):
             "level": record.levelname.lower(),
             "event": record.getMessage(),
         }
-        return orjson.dumps(
-            head | _fields(record), default=str, option=orjson.OPT_PASSTHROUGH_SUBCLASS
-        ).decode()
+        said = head | _fields(record) | head  # first in the line, and no field overrules it
+        try:
+            return orjson.dumps(said, default=str, option=orjson.OPT_PASSTHROUGH_SUBCLASS).decode()
+        except TypeError:  # a number beyond 64 bits, or half a character in the name of a file
+            return json.dumps(said, default=str)
 
 
 def to_stderr(level: int = logging.INFO, *, quiet: bool = False) -> None:
@@ -50,6 +53,12 @@ def to_stderr(level: int = logging.INFO, *, quiet: bool = False) -> None:
     log.handlers[:] = [out]
     log.propagate = False
     log.setLevel(logging.WARNING if quiet else level)
+
+
+def _word(value: object) -> str:
+    """A value on its line: quoted if it holds blanks, or what a terminal would obey."""
+    text = str(value)
+    return text if text.isprintable() and " " not in text else repr(text)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:

@@ -1,0 +1,189 @@
+"""A DSN → connections that see one schema, transactions, and a migrated storage.
+
+Everything here speaks to the storage or, with no schema given, to the source. Connections are autocommit;
+what must hold together says `async with connection.transaction()`. Errors of the driver become errors of
+ours at this border, so that nobody further in needs to know SQLSTATEs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import TupleRow
+
+from replicator import queries
+from replicator.dsn import describe_dsn
+from replicator.errors import ConfigError, ReplicatorError, StorageUnready, Unavailable
+
+Connection = psycopg.AsyncConnection[TupleRow]
+
+_q = queries.load("migrate")
+
+#: What libpq says when trying again cannot help: a setting is wrong. (It gives no SQLSTATE while connecting.)
+_REFUSED = re.compile(
+    r"password authentication failed|no password supplied|no pg_hba\.conf entry|"
+    r"(role|database) .* does not exist|not permitted to log in|certificate|"
+    r"server does not support SSL|permission denied for database|root certificate file",
+)
+#: Classes of SQLSTATE after which the same words may succeed: connection, resources, operator, system.
+_PASSING = ("08", "53", "57", "58", "40")
+
+
+def failure(error: psycopg.Error, what: str) -> ReplicatorError:
+    """The error of ours that this error of the driver is; `what` names the thing that was tried."""
+    said = " ".join(str(error).split())
+    if error.sqlstate is None and _REFUSED.search(said):
+        return ConfigError(f"{what}: {said}", "Check the DSN's user, password, database and sslmode.")
+    if error.sqlstate is None or error.sqlstate.startswith(_PASSING):
+        hint = "Is the server running and reachable from here?"
+        return Unavailable(f"{what}: {said}", hint)
+    diagnosed = error.diag.message_primary or type(error).__name__
+    return ReplicatorError(f"{what}: {diagnosed} (SQLSTATE {error.sqlstate})", error.diag.message_hint or "")
+
+
+async def connect(dsn: str, what: str, *, schema: str | None = None) -> Connection:
+    """An autocommit connection; with a schema, that schema and nothing else is its search path."""
+    settings: dict[str, str | int] = {"application_name": f"replicator {what}", "connect_timeout": 10}
+    known = conninfo_to_dict(dsn)
+    try:
+        connection = await psycopg.AsyncConnection.connect(
+            make_conninfo(dsn, **{k: v for k, v in settings.items() if k not in known}),
+            autocommit=True,
+        )
+    except psycopg.Error as error:
+        raise failure(error, f"cannot connect to {describe_dsn(dsn)} ({what})") from error
+    if schema is not None:
+        await connection.execute(sql.SQL("SET search_path TO {}, pg_temp").format(sql.Identifier(schema)))
+    return connection
+
+
+@asynccontextmanager
+async def connected(dsn: str, what: str, *, schema: str | None = None) -> AsyncIterator[Connection]:
+    """A connection for one piece of work; what the driver raises meanwhile leaves as an error of ours."""
+    connection = await connect(dsn, what, schema=schema)
+    try:
+        yield connection
+    except psycopg.Error as error:
+        raise failure(error, f"{what} on {describe_dsn(dsn)}") from error
+    finally:
+        await connection.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One numbered step towards the schema."""
+
+    number: int
+    name: str
+    text: str
+
+
+def migrations(folder: Path | None = None) -> list[Migration]:
+    """Every migration this release knows, in order."""
+    found = []
+    for path in sorted((folder or queries.house("sql") / "migrations").glob("*.sql")):
+        number, _, name = path.stem.partition("_")
+        found.append(Migration(int(number), name, path.read_text(encoding="utf-8")))
+    assert [m.number for m in found] == list(range(1, len(found) + 1)), "migrations count 1, 2, 3 …"
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationPlan:
+    """What stands between a storage database and this release."""
+
+    schema: str
+    creates_schema: bool
+    pending: tuple[Migration, ...]
+
+    def statements(self) -> list[str]:
+        """The SQL of the plan, to read or to run; nothing when there is nothing to do."""
+        if not self.pending:
+            return []
+        name = sql.Identifier(self.schema).as_string(None)
+        create = [f"CREATE SCHEMA {name};"] if self.creates_schema else []
+        return [
+            *create,
+            f"SET LOCAL search_path TO {name}, pg_temp;",
+            *(m.text for m in self.pending),
+        ]
+
+
+async def migrate(
+    dsn: str, schema: str, *, dry_run: bool = False, known: list[Migration] | None = None
+) -> MigrationPlan:
+    """Bring the storage to the schema this release knows, in one transaction; return what it took."""
+    async with connected(dsn, "migrate") as connection, connection.transaction():
+        await connection.execute(_q.lock, {"schema": schema})
+        plan = await _plan(connection, schema, migrations() if known is None else known)
+        if dry_run:
+            return plan
+        for statement in plan.statements():
+            await connection.execute(statement.encode())
+        for migration in plan.pending:
+            await connection.execute(_q.record, {"number": migration.number, "name": migration.name})
+    return plan
+
+
+async def check_migrated(connection: Connection, schema: str) -> None:
+    """Refuse a storage that is not exactly at the schema this release knows."""
+    plan = await _plan(connection, schema, migrations())
+    if plan.pending:
+        raise StorageUnready(
+            f"the storage schema {schema} lacks {len(plan.pending)} migration(s), "
+            f"the first being {plan.pending[0].number} {plan.pending[0].name}",
+            "Run: replicator migrate",
+        )
+
+
+async def _plan(connection: Connection, schema: str, known: list[Migration]) -> MigrationPlan:
+    exists = await _one(connection, _q.schema_exists, schema=schema)
+    migrated = exists and await _one(connection, _q.is_migrated, schema=schema)
+    if exists and not migrated:
+        stranger = await _one(connection, _q.occupied, schema=schema)
+        if stranger is not None:
+            raise StorageUnready(
+                f"the schema {schema} exists and holds {stranger}, but replicator never migrated it",
+                "Choose another name under storage.schema, or drop that schema if it is left over.",
+            )
+    applied: list[tuple[int, str]] = []
+    if migrated:
+        name = sql.Identifier(schema)
+        await connection.execute(sql.SQL("SET search_path TO {}, pg_temp").format(name))
+        applied = [(int(row[0]), str(row[1])) for row in await rows(connection, _q.applied)]
+    _check_history(schema, applied, known)
+    return MigrationPlan(schema, not exists, tuple(known[len(applied) :]))
+
+
+def _check_history(schema: str, applied: list[tuple[int, str]], known: list[Migration]) -> None:
+    ours = [(m.number, m.name) for m in known]
+    if applied[: len(ours)] == ours and len(applied) > len(ours):
+        raise StorageUnready(
+            f"the storage schema {schema} is at migration {applied[-1][0]}, "
+            f"newer than this release, which knows {len(ours)}",
+            "Run the release that migrated it, or a later one. Nothing was changed.",
+        )
+    if applied != ours[: len(applied)]:
+        raise StorageUnready(
+            f"the storage schema {schema} was migrated by something else: its history is not ours",
+            "Choose another name under storage.schema.",
+        )
+
+
+async def rows(connection: Connection, query: bytes | LiteralString, **values: Any) -> list[TupleRow]:
+    """Every row of a query."""
+    cursor = await connection.execute(query, values or None)
+    return await cursor.fetchall()
+
+
+async def _one(connection: Connection, query: bytes, **values: Any) -> Any:
+    found = await rows(connection, query, **values)
+    return found[0][0] if found else None

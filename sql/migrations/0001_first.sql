@@ -1,0 +1,87 @@
+-- The first schema: a checkpoint per slot, what is known of its tables, and the ops of every bucket.
+
+-- Which migrations made this schema what it is.
+CREATE TABLE migrations (
+    number      integer     PRIMARY KEY,
+    name        text        NOT NULL,
+    applied_at  timestamptz NOT NULL DEFAULT now()
+);
+
+-- How far one slot's stream has been stored: every source change up to lsn is in ops up to op_id.
+-- The row changes only inside the transaction that appends the ops it speaks of.
+CREATE TABLE checkpoints (
+    slot         text        PRIMARY KEY,
+    op_id        bigint      NOT NULL CHECK (op_id >= 0),
+    lsn          pg_lsn      NOT NULL,
+    -- The newest of these at which every table had been copied: what readers see. It stands still while a
+    -- table is being copied, and there is none before the first copy is complete.
+    shown_op_id  bigint,
+    shown_lsn    pg_lsn,
+    -- Raised by each writer that takes over; a writer that finds another number here has been replaced.
+    fence        bigint      NOT NULL CHECK (fence > 0),
+    -- Whose WAL this is: positions of another system, or of another timeline, mean nothing here.
+    system_id    text        NOT NULL,
+    timeline     integer     NOT NULL,
+    recorded_at  timestamptz NOT NULL,
+    -- Whether an operator has said: copy every table again, from wherever the source is now.
+    is_to_begin_again  boolean NOT NULL DEFAULT false,
+    CHECK (shown_op_id <= op_id AND shown_lsn <= lsn),
+    CHECK ((shown_op_id IS NULL) = (shown_lsn IS NULL))
+);
+
+-- The source tables of a slot's stream, and how far the copy of each has come.
+CREATE TABLE tables (
+    slot           text        NOT NULL REFERENCES checkpoints ON DELETE CASCADE,
+    oid            bigint      NOT NULL,
+    namespace      text        NOT NULL,
+    name           text        NOT NULL,
+    -- Which catalogue entry publishes it; another one means that it left the publication and came back.
+    membership     text        NOT NULL,
+    -- Its columns as last described, to notice when they change.
+    columns        text        NOT NULL,
+    state          text        NOT NULL CHECK (state IN ('wanted', 'copying', 'copied')),
+    -- What was put before this op and not since is no longer in the table when the copy ends.
+    begun_op_id    bigint,
+    -- The key of the last row copied, one text per key column.
+    copied_to      text[],
+    rows_copied    bigint      NOT NULL DEFAULT 0,
+    rows_expected  bigint      NOT NULL DEFAULT 0,
+    -- Whether it had been copied before: then buckets may hold rows that have since gone unseen.
+    was_copied     boolean     NOT NULL DEFAULT false,
+    -- Whether rows are missing because they arrived without all their values.
+    has_holes      boolean     NOT NULL DEFAULT false,
+    wanted_at      timestamptz NOT NULL,
+    begun_at       timestamptz,
+    copied_at      timestamptz,
+    PRIMARY KEY (slot, oid)
+);
+
+-- The newest version of each row of a table whose changes do not carry the row as it was (any replica
+-- identity but FULL): what a change leaves out is found here.
+CREATE TABLE row_states (
+    slot  text   COLLATE "C" NOT NULL,
+    oid   bigint NOT NULL,
+    key   text   COLLATE "C" NOT NULL,
+    -- A JSON array of the columns' text.
+    row   text   NOT NULL,
+    PRIMARY KEY (slot, oid, key)
+);
+
+-- The recorded history of every bucket. op_id orders all buckets together, so that a reader at a
+-- checkpoint sees one moment of the source across all of them.
+CREATE TABLE ops (
+    bucket       text        COLLATE "C" NOT NULL,
+    op_id        bigint      NOT NULL,
+    op           text        COLLATE "C" NOT NULL CHECK (op IN ('PUT', 'REMOVE')),
+    object_type  text        COLLATE "C" NOT NULL,
+    object_id    text        COLLATE "C" NOT NULL,
+    -- Tells apart two source rows that show themselves under one type and id.
+    subkey       text        COLLATE "C" NOT NULL,
+    checksum     bigint      NOT NULL CHECK (checksum BETWEEN 0 AND 4294967295),
+    -- The row as JSON text; nothing for a REMOVE.
+    data         text,
+    PRIMARY KEY (bucket, op_id)
+);
+
+-- Ops are appended in op_id order, so a few bytes per block find a position in all buckets together.
+CREATE INDEX ops_op_id ON ops USING brin (op_id) WITH (pages_per_range = 32, autosummarize = on);
