@@ -1,0 +1,1 @@
+"""What has been stored, and up to where: Puts and Removes → Ops and a Checkpoint."""

@@ -1,0 +1,46 @@
+"""The words of what is stored: Op, OpId, Checkpoint. No I/O."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple, NewType
+
+from replicator.wal.lsn import Lsn
+
+#: The place of an Op in the one order of all buckets.
+OpId = NewType("OpId", int)
+
+
+class Checkpoint(NamedTuple):
+    """Every source change up to `lsn` is in Ops up to `op_id`, and no later Op will ever be ≤ `op_id`."""
+
+    op_id: OpId
+    lsn: Lsn
+
+
+class Op(NamedTuple):
+    """One recorded entry of a bucket's history."""
+
+    op_id: OpId
+    bucket: str
+    op: str
+    object_type: str
+    object_id: str
+    subkey: str
+    checksum: int
+    data: str | None
+
+
+class Position(NamedTuple):
+    """Where a slot's stream stands and whose log it is, as one row of `checkpoints` says."""
+
+    #: What is stored, and may be acknowledged.
+    stored: Checkpoint
+    #: What readers may see: the same, but while a table is being copied; None before the first copy.
+    shown: Checkpoint | None
+    fence: int
+    system_id: str
+    timeline: int
+    recorded_at: datetime
+    #: Whether an operator has said that every table may be copied again, from wherever the source is now.
+    is_to_begin_again: bool

@@ -1,0 +1,76 @@
+"""What storage knows of the source's tables: `tables` rows ↔ TableState."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from replicator import queries
+from replicator.database import Connection, rows
+from replicator.wal.snapshot import Table
+from replicator.wal.window import Key
+from replicator.wal.wire import Relation
+
+_q = queries.load("copy")
+
+
+@dataclass(slots=True)
+class TableState:
+    """How far the copy of one table has come."""
+
+    oid: int
+    namespace: str
+    name: str
+    membership: str
+    columns: str
+    state: str
+    copied_to: Key | None
+    rows_copied: int
+    rows_expected: int
+    has_holes: bool
+
+    @property
+    def is_copied(self) -> bool:
+        return self.state == "copied"
+
+
+def fingerprint(relation: Relation) -> str:
+    """A relation's columns, and how it is identified, as text that changes when they do."""
+    kept = "full" if relation.identity == "f" else "key"
+    return json.dumps([kept, *([column.name, column.type_oid, column.typmod] for column in relation.columns)])
+
+
+def is_only_wider(before: str, after: str, filled: frozenset[str]) -> bool:
+    """Whether the columns are those before and some more at the end that are NULL in every older row."""
+    old, new = json.loads(before), json.loads(after)
+    added = new[len(old) :]
+    return bool(new[: len(old)] == old and not any(name in filled for name, *_ in added))
+
+
+async def load(storage: Connection, slot: str) -> dict[int, TableState]:
+    """Every table of a slot's stream, by oid."""
+    found = await rows(storage, _q.known, slot=slot)
+    states = [TableState(*row) for row in found]
+    for state in states:
+        state.copied_to = None if state.copied_to is None else tuple(state.copied_to)
+    return {state.oid: state for state in states}
+
+
+async def want(storage: Connection, slot: str, table: Table) -> None:
+    """A table to be copied from its first row."""
+    relation = table.relation
+    values = {
+        "slot": slot,
+        "oid": relation.oid,
+        "namespace": relation.namespace,
+        "name": relation.name,
+        "membership": table.membership,
+        "columns": fingerprint(relation),
+        "rows": table.rows_estimated,
+    }
+    await storage.execute(_q.want, values)
+
+
+async def want_again(storage: Connection, slot: str, oid: int, columns: str | None = None) -> None:
+    """A known table to be copied again from its first row."""
+    await storage.execute(_q.want_again, {"slot": slot, "oid": oid, "columns": columns})

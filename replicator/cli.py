@@ -1,0 +1,386 @@
+"""argv → Config → a verb; and an error of ours → two lines and an exit code.
+
+Exit codes: 0 done, 1 failed, 2 misconfigured. What a verb prints with --json are facts for programs; errors
+then are JSON too. Nothing else is decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+import orjson
+
+from replicator import __version__, logs
+from replicator.config import load
+from replicator.errors import ConfigError, ReplicatorError
+
+if TYPE_CHECKING:
+    from replicator.buckets.tables import TableState
+
+_Verb = Callable[..., Any]
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="replicator")
+def main() -> None:
+    """Postgres to offline-first apps and an openEHR server, from one write-ahead log.
+
+    \b
+    Start here:
+      replicator demo                       see it work, with a Postgres of its own
+      replicator run --config my.yaml       run it against yours
+    """
+
+
+@main.group()
+def publication() -> None:
+    """Which tables leave the source: what is missing, and the SQL for it."""
+
+
+@main.group()
+def slot() -> None:
+    """Replication slots of the source: see them, make ours, drop one."""
+
+
+def verb(example: str, *, json: bool = False, group: click.Group = main) -> Callable[[_Verb], click.Command]:
+    """A command with --config, an example in its help, and errors of ours told as such."""
+
+    def decorate(function: _Verb) -> click.Command:
+        def called(**values: Any) -> None:
+            as_json = bool(values.get("as_json"))
+            try:
+                function(**values)
+            except ReplicatorError as error:
+                _fail(error, as_json)
+
+        called.__name__, called.__doc__ = function.__name__, function.__doc__
+        called.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]  # where click keeps the options it was given below
+        name = function.__name__.strip("_").removeprefix(f"{group.name}_")
+        command = group.command(name, epilog=f"\b\nExample:\n  {example}")(called)
+        command.params.append(_CONFIG)
+        if json:
+            command.params.append(_JSON)
+        return command
+
+    return decorate
+
+
+_CONFIG = click.Option(
+    ["--config"],
+    type=click.Path(path_type=Path),
+    help="The configuration file; else $REPLICATOR_CONFIG; else defaults and $SOURCE_DSN.",
+)
+_JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print facts as JSON.")
+
+
+@verb("replicator run --config /etc/replicator/replicator.yaml")
+@click.option("--only", multiple=True, type=click.Choice(["replicate"]), help="Run only this part.")
+def run(config: Path | None, only: tuple[str, ...]) -> None:
+    """Run the replicator until it is told to stop.
+
+    Follows the source's write-ahead log into buckets. Waits for servers that do not answer; ends with
+    exit code 1 and the remedy when going on would be wrong.
+    """
+    from replicator import supervise
+    from replicator.rules.parse import load_rules
+
+    logs.to_stderr()
+    settings = load(config, os.environ)
+    rules = load_rules(settings.rules_path)
+    _until_stopped(lambda stop: supervise.run_replicate(settings, rules, stop))
+
+
+@verb("replicator check --sql | psql clinic", json=True)
+@click.option("--source-only", is_flag=True, help="Leave out where buckets are kept.")
+@click.option("--sql", "as_sql", is_flag=True, help="Print only the SQL that mends what was found.")
+@click.option(
+    "--sample",
+    "sample_s",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(0, 60),
+    help="Seconds to watch how fast the log grows, where its statistics are too young.",
+)
+def check(config: Path | None, source_only: bool, as_sql: bool, sample_s: float, as_json: bool) -> None:
+    """Can this source be replicated? Every finding, with the SQL that mends it.
+
+    Looks at settings, the role's rights, the publication, every table the rules name, the slot and the
+    storage. Changes and locks nothing. Exit code 1 if anything has to be mended first.
+    """
+    from replicator.observe import report
+    from replicator.observe.check import check as look
+    from replicator.rules.parse import load_rules
+
+    settings = load(config, os.environ)
+    rules = load_rules(settings.rules_path)
+    found = asyncio.run(look(settings, rules, source_only=source_only, sample_s=sample_s))
+    if as_json:
+        _facts(**report.facts_of(found))
+    else:
+        click.echo(report.script_of(found) if as_sql else report.text_of(found, _width()))
+    sys.exit(found.exit_code)
+
+
+@verb("replicator publication plan --role replicator | less", json=True, group=publication)
+@click.option("--role", help="Also plan this role, with no right it does not need.")
+def publication_plan(config: Path | None, role: str | None, as_json: bool) -> None:
+    """Print the SQL from what is published to what the rules need; change nothing.
+
+    Exit code 1 if something has to be done by hand first.
+    """
+    from replicator.observe import publication as published
+    from replicator.rules.parse import load_rules
+
+    settings = load(config, os.environ)
+    planned = asyncio.run(published.plan(settings, load_rules(settings.rules_path), role))
+    if as_json:
+        _facts(**published.facts_of(planned))
+    else:
+        click.echo(published.text_of(planned))
+    sys.exit(1 if planned.plan.problems else 0)
+
+
+@verb("replicator publication apply --yes", json=True, group=publication)
+@click.option("--role", help="Also make this role, with no right it does not need.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def publication_apply(config: Path | None, role: str | None, yes: bool, as_json: bool) -> None:
+    """Do what `publication plan` prints, after asking.
+
+    Never drops a publication, takes no table out of one, and rather gives up than make the application wait
+    for a lock. What was done stays done: run it again to go on.
+    """
+    from replicator.observe import publication as published
+    from replicator.rules.parse import load_rules
+
+    settings = load(config, os.environ)
+    planned = asyncio.run(published.plan(settings, load_rules(settings.rules_path), role))
+    if not as_json:
+        click.echo(published.text_of(planned))
+    if planned.plan.steps:
+        _ask(f"\nDo this on {planned.where}?", yes)
+        asyncio.run(published.apply(settings, planned, quiet=as_json))
+    if as_json:
+        _facts(**published.facts_of(planned))
+    sys.exit(1 if planned.plan.problems else 0)
+
+
+@verb("replicator slot list", json=True, group=slot)
+def slot_list(config: Path | None, as_json: bool) -> None:
+    """Show every logical slot of the server: how far behind, and what it keeps. Ours has a star."""
+    from replicator.observe import slots
+
+    settings = load(config, os.environ)
+    found = asyncio.run(slots.read(settings))
+    if as_json:
+        _facts(slots=slots.facts_of(found, settings.source.slot))
+    else:
+        click.echo(slots.text_of(found, settings.source.slot))
+
+
+@verb("replicator slot create --failover", json=True, group=slot)
+@click.argument("name", required=False)
+@click.option("--failover", is_flag=True, help="Keep it on standbys, too (Postgres 17 and later).")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(min=0.1),
+    help="Seconds to wait for open transactions.",
+)
+def slot_create(
+    config: Path | None, name: str | None, failover: bool, timeout_s: float, as_json: bool
+) -> None:
+    """Make the configured slot, or the one named.
+
+    `replicator run` makes its slot itself. This one is for who wants it to follow a promotion, or to see who
+    is in the way: a slot can be made only when every transaction that was writing has ended.
+    """
+    from replicator.observe import slots
+
+    settings = load(config, os.environ)
+    name = name or settings.source.slot
+    lsn = asyncio.run(slots.create(settings, name, failover=failover, timeout_s=timeout_s))
+    if as_json:
+        _facts(slot=name, lsn=str(lsn), failover=failover)
+    else:
+        click.echo(f"made slot {name}: it has every commit from {lsn} on")
+
+
+@verb("replicator slot drop old_replicator --yes", json=True, group=slot)
+@click.argument("name", required=False)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def slot_drop(config: Path | None, name: str | None, yes: bool, as_json: bool) -> None:
+    """Drop the configured slot, or the one named, after saying what that gives up.
+
+    Refuses while somebody reads it.
+    """
+    from replicator.observe import slots
+
+    settings = load(config, os.environ)
+    name = name or settings.source.slot
+    loss = asyncio.run(slots.loss(settings, name))
+    if not as_json:
+        click.echo(loss)
+    _ask(f"Drop slot {name}?", yes)
+    asyncio.run(slots.drop(settings, name))
+    if as_json:
+        _facts(slot=name, dropped=True)
+    else:
+        click.echo(f"dropped slot {name}")
+
+
+@verb("replicator migrate --dry-run", json=True)
+@click.option("--dry-run", is_flag=True, help="Print the SQL instead of running it.")
+def migrate(config: Path | None, dry_run: bool, as_json: bool) -> None:
+    """Create the storage schema, or bring it to what this release knows.
+
+    Touches nothing outside the schema the configuration names under storage.schema. Refuses a schema that a
+    newer release has migrated.
+    """
+    from replicator.database import migrate as bring
+
+    settings = load(config, os.environ)
+    schema = settings.storage.schema_name
+    plan = asyncio.run(bring(settings.storage_dsn, schema, dry_run=dry_run))
+    if as_json:
+        _facts(schema=schema, dry_run=dry_run, applied=[m.name for m in plan.pending])
+    elif dry_run:
+        click.echo("\n".join(plan.statements()) or "-- nothing to do")
+    else:
+        for migration in plan.pending:
+            click.echo(f"applied {migration.number:04d} {migration.name}")
+        click.echo(f"schema {schema} is up to date")
+
+
+@verb("replicator snapshot vital_signs lab_results", json=True)
+@click.argument("tables", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every table, from wherever the source is now.")
+@click.option("--no-wait", is_flag=True, help="Only ask; `replicator run` does it.")
+def snapshot(
+    config: Path | None, tables: tuple[str, ...], everything: bool, no_wait: bool, as_json: bool
+) -> None:
+    """Copy tables again, while everything goes on.
+
+    The first copy needs no asking. This one repairs: after a table left and re-entered the publication, or,
+    with --all, after the slot was lost or the source replaced. What clients see stays as it is until the copy
+    is complete. The work is done by `replicator run`; interrupting this command does not interrupt the copy.
+    """
+    from replicator.observe.copies import recopy
+
+    if bool(tables) == everything:
+        raise click.UsageError("name the tables, or say --all")
+    settings = load(config, os.environ)
+    states = asyncio.run(recopy(settings, tables, everything=everything, wait=not no_wait))
+    if as_json:
+        _facts(tables=[_copied(state) for state in states])
+
+
+@verb("""replicator tail --bucket 'user_data["u1"]'""")
+@click.option("--bucket", help="Only this bucket; else all.")
+@click.option("--from-start", is_flag=True, help="Begin with the oldest op instead of the next one.")
+@click.option("--limit", type=click.IntRange(min=1), help="End after so many ops.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per op.")
+def tail(config: Path | None, bucket: str | None, from_start: bool, limit: int | None, as_json: bool) -> None:
+    """Show ops as checkpoints make them visible, in this terminal.
+
+    Prints what rows say. Do not send it where health records must not go.
+    """
+    from replicator.observe.tail import tail as follow
+
+    settings = load(config, os.environ)
+    _until_interrupted(follow(settings, bucket=bucket, from_start=from_start, limit=limit, as_json=as_json))
+
+
+@verb("replicator demo --seconds 60")
+@click.option("--seconds", type=click.FloatRange(min=1), help="End after so long; else on Ctrl-C.")
+@click.option("--patients", default=20, show_default=True, type=click.IntRange(min=1, max=100_000))
+@click.option(
+    "--rate", default=5.0, show_default=True, help="Changes a second.", type=click.FloatRange(0.1, 10_000)
+)
+def demo(config: Path | None, seconds: float | None, patients: int, rate: float) -> None:
+    """Start a Postgres of its own with a small clinic in it, and watch a patient's bucket fill.
+
+    Needs no configuration (any given is ignored) and leaves nothing behind.
+    """
+    from replicator.demo.show import show
+
+    logs.to_stderr(quiet=True)
+    _until_interrupted(show(seconds=seconds, patients=patients, rate=rate))
+
+
+@main.command(epilog='\b\nExample:\n  eval "$(replicator completion bash)"')
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes a shell complete replicator's commands and options."""
+    from click.shell_completion import get_completion_class
+
+    made = get_completion_class(shell)
+    assert made is not None, "click knows these three"
+    click.echo(made(main, {}, "replicator", "_REPLICATOR_COMPLETE").source())
+
+
+def _until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    """Run what stops by itself when asked: SIGTERM and Ctrl-C set the event."""
+
+    async def body() -> None:
+        stop = asyncio.Event()
+        for number in _STOPPING:
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await work(stop)
+
+    asyncio.run(body())
+
+
+def _until_interrupted(work: Coroutine[Any, Any, None]) -> None:
+    """Run what has nothing to finish: SIGTERM and Ctrl-C end it where it is."""
+
+    async def body() -> None:
+        task = asyncio.create_task(work)
+        for number in _STOPPING:
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        with suppress(asyncio.CancelledError):
+            await task
+
+    asyncio.run(body())
+
+
+def _ask(question: str, yes: bool) -> None:
+    """Go on only if somebody says so, now or by --yes."""
+    if not yes and not sys.stdin.isatty():
+        raise ConfigError("this asks before it changes anything, and nobody is here to answer", "Add --yes.")
+    if not yes:
+        click.confirm(question, abort=True, err=True)
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size((100, 24)).columns, 110)
+
+
+def _facts(**facts: object) -> None:
+    click.echo(orjson.dumps(facts, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS), nl=False)
+
+
+def _copied(state: TableState) -> dict[str, object]:
+    return {"table": f"{state.namespace}.{state.name}", "state": state.state, "rows": state.rows_copied}
+
+
+def _fail(error: ReplicatorError, as_json: bool) -> NoReturn:
+    if as_json:
+        _facts(error=type(error).__name__, what=error.what, hint=error.hint)
+    else:
+        click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+        click.echo(error.what, err=True)
+        for line in error.hint.splitlines():
+            click.echo(f"  {line}", err=True)
+    sys.exit(error.exit_code)

@@ -1,0 +1,1 @@
+"""What a person may look at while it runs."""

@@ -1,0 +1,119 @@
+"""Tables to be copied → the request, and how far each copy has come, on a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+
+import click
+
+from replicator import queries
+from replicator.buckets.tables import TableState, load, want_again
+from replicator.config import Config
+from replicator.database import Connection, check_migrated, connected, rows
+from replicator.errors import ConfigError, ReplicatorError
+
+_q = queries.load("buckets")
+_LOOK_S = 0.5
+
+
+async def recopy(config: Config, names: Sequence[str], *, everything: bool, wait: bool) -> list[TableState]:
+    """Ask for tables to be copied again, and watch until they have been."""
+    schema, slot = config.storage.schema_name, config.source.slot
+    async with connected(config.storage_dsn, "snapshot", schema=schema) as storage:
+        await check_migrated(storage, schema)
+        known = await load(storage, slot)
+        if not known:
+            raise ReplicatorError(
+                f"nothing is known of any table for slot {slot}",
+                "The first `replicator run` copies every table in the rules by itself.",
+            )
+        chosen = list(known.values()) if everything else [_choose(name, known) for name in names]
+        async with storage.transaction():
+            for state in chosen:
+                await want_again(storage, slot, state.oid)
+            if everything:
+                await storage.execute(_q.ask_to_begin_again, {"slot": slot})
+        if wait:
+            await _watch(storage, slot, {state.oid for state in chosen})
+        return [
+            state for state in (await load(storage, slot)).values() if state.oid in {c.oid for c in chosen}
+        ]
+
+
+def _choose(name: str, known: dict[int, TableState]) -> TableState:
+    """The table of this name, with or without its schema."""
+    for state in known.values():
+        if name in (f"{state.namespace}.{state.name}", state.name):
+            return state
+    names = [f"{state.namespace}.{state.name}" for state in known.values()]
+    close = get_close_matches(name, names + [state.name for state in known.values()], 1)
+    hint = f"Did you mean {close[0]}?" if close else f"Known tables: {', '.join(sorted(names))}"
+    raise ConfigError(f"no table {name} is being replicated", hint)
+
+
+async def _watch(storage: Connection, slot: str, oids: set[int]) -> None:
+    draw = _bars() if sys.stderr.isatty() else _lines()
+    told = False
+    try:
+        while True:
+            states = [state for oid, state in (await load(storage, slot)).items() if oid in oids]
+            draw(states)
+            if all(state.is_copied for state in states):
+                return
+            if not told and not await _is_running(storage, slot):
+                click.echo("waiting for `replicator run`: nothing is running for this slot", err=True)
+                told = True
+            await asyncio.sleep(_LOOK_S)
+    finally:
+        draw([])
+
+
+async def _is_running(storage: Connection, slot: str) -> bool:
+    """Whether somebody holds the writer's lock."""
+    return bool((await rows(storage, _q.is_writing, slot=slot))[0][0])
+
+
+def _lines() -> Callable[[Sequence[TableState]], None]:
+    """A line whenever a table has got further; for logs and pipes."""
+    said: dict[int, str] = {}
+
+    def draw(states: Sequence[TableState]) -> None:
+        for state in states:
+            line = f"{state.namespace}.{state.name}: {state.state}, {state.rows_copied} rows"
+            if said.get(state.oid) != line:
+                said[state.oid] = line
+                click.echo(line, err=True)
+
+    return draw
+
+
+def _bars() -> Callable[[Sequence[TableState]], None]:
+    """A bar for each table, with rows done, expected and the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    bars: dict[int, TaskID] = {}
+    progress.start()
+
+    def draw(states: Sequence[TableState]) -> None:
+        for state in states:
+            name = f"{state.namespace}.{state.name}"
+            if state.oid not in bars:
+                bars[state.oid] = progress.add_task(name, total=None)
+            expected = max(state.rows_expected, state.rows_copied)
+            total = state.rows_copied if state.is_copied else expected or None
+            progress.update(bars[state.oid], completed=state.rows_copied, total=total)
+        if not states:
+            progress.stop()
+
+    return draw

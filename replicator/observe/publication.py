@@ -1,0 +1,87 @@
+"""A configuration and rules → what a publication lacks, as SQL to read; and, when asked to, done."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import asdict, dataclass
+
+import click
+
+from replicator.config import Config
+from replicator.database import connected
+from replicator.dsn import describe_dsn
+from replicator.observe.needs import needs_of
+from replicator.observe.report import comment
+from replicator.observe.survey import be_harmless
+from replicator.rules.model import Rules
+from replicator.wal.catalogue import read_catalogue
+from replicator.wal.finding import Finding
+from replicator.wal.mend import LOCK_TIMEOUT, batches, mend
+from replicator.wal.names import quote
+from replicator.wal.publication import Plan, plan_publication
+
+#: Statements that need no words.
+_OBVIOUS = frozenset({"role.connect", "role.usage", "role.select", "publication.table"})
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan, and where it belongs."""
+
+    where: str
+    tables: int
+    plan: Plan
+
+
+async def plan(config: Config, rules: Rules, role: str | None) -> Planned:
+    """Look at the source, and plan."""
+    needs, name, schema = needs_of(rules), config.source.publication, config.storage.schema_name
+    async with connected(config.source_dsn, "publication") as source, source.transaction():
+        await be_harmless(source)
+        catalogue = await read_catalogue(source, name, needs, role or source.info.user, schema)
+    stored_here = config.storage_dsn == config.source_dsn
+    made = plan_publication(
+        catalogue, needs, name, schema, with_role=role is not None, with_storage=stored_here
+    )
+    return Planned(describe_dsn(config.source_dsn), len(needs), made)
+
+
+async def apply(config: Config, planned: Planned, *, quiet: bool = False) -> None:
+    """Do what was planned; says of each step that it is done."""
+
+    def done(step: Finding) -> None:
+        if not quiet:
+            click.echo(click.style("done ", fg="green") + step.sql.splitlines()[0])
+
+    async with connected(config.source_dsn, "publication") as source:
+        await mend(source, planned.plan.steps, done)
+
+
+def facts_of(planned: Planned) -> dict[str, object]:
+    """For programs."""
+    made = planned.plan
+    parts = {"steps": made.steps, "problems": made.problems, "notes": made.notes}
+    listed = {name: [asdict(finding) for finding in part] for name, part in parts.items()}
+    return {"publication": made.publication, "source": planned.where, **listed}
+
+
+def text_of(planned: Planned) -> str:
+    """The plan as SQL: to read, to paste, or to pipe into psql."""
+    made = planned.plan
+    name = quote(made.publication)
+    lines = [comment(f"{planned.where}: publication {name}, for {planned.tables} tables of the rules"), ""]
+    if made.steps:
+        lines += [f"{LOCK_TIMEOUT}  -- rather give up than let the application queue behind us", ""]
+    for batch in batches(made.steps):
+        together = len(batch) > 1
+        lines += ["BEGIN;"] if together else []
+        for step in batch:
+            lines += [step.sql] if step.code in _OBVIOUS else [comment(step.what), step.sql]
+        lines += ["COMMIT;", ""] if together else [""]
+    if not made.steps:
+        lines += ["-- nothing to do" if not made.problems else "-- nothing that can be done yet", ""]
+    for problem in made.problems:
+        lines += [comment(f"BY HAND: {problem.what}")]
+        lines += [comment(line) for line in (*textwrap.wrap(problem.why, 100), *problem.sql.splitlines())]
+    lines += [comment(f"note: {note.what}") for note in made.notes]
+    return "\n".join(lines).rstrip()

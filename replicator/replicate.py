@@ -1,0 +1,69 @@
+"""WAL → buckets. Acknowledge only what is stored.
+
+The main path, as the sentence it is: frames are decoded into messages, messages assembled into
+transactions, their changes made whole and routed into intents, intents appended as ops, the checkpoint
+advanced, and what is stored acknowledged to the source.
+
+Many small transactions share one storage transaction: whatever has arrived while the last one was being
+committed goes into the next, within bounds. A large one is appended piece by piece inside one storage
+transaction, and the checkpoint moves when its end has come. Killed anywhere in between, the source sends
+again what was not acknowledged, and `append` recognises what was stored.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from replicator.buckets.write import Batch, Writer
+from replicator.copying import Copier
+from replicator.rules.route import Router
+from replicator.wal.progress import Progress
+from replicator.wal.stream import Stream
+from replicator.wal.transactions import Assembler
+from replicator.wal.wire import decode_all
+
+
+class Limits(NamedTuple):
+    """The most that one storage transaction takes in before it is committed."""
+
+    rows: int
+    bytes: int
+    seconds: float
+
+
+async def replicate(
+    stream: Stream,
+    assembler: Assembler,
+    copier: Copier,
+    router: Router,
+    writer: Writer,
+    limits: Limits,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Follow the stream until it is stopped, or something ends it."""
+    progress = Progress(writer.checkpoint.lsn)
+    batch, begun = writer.batch(), 0.0
+    while frames := await stream.receive():
+        begun = clock() if batch.is_empty else begun
+        assembled = assembler.assemble(decode_all(frames))
+        for piece in assembled.transactions:
+            if not await batch.covers(piece):
+                changes = await copier.weave(piece, batch)
+                await batch.append(piece, router.route(changes))
+        if assembled.quiet_lsn is not None:
+            progress.hear(assembled.quiet_lsn)
+        if assembler.in_transaction or (stream.waiting and _has_room(batch, limits, clock() - begun)):
+            continue
+        quiet_lsn = progress.due()
+        if quiet_lsn is not None or not batch.is_empty:
+            checkpoint = await batch.commit(quiet_lsn)
+            progress.store(checkpoint.lsn)
+            stream.acknowledge(checkpoint.lsn)
+            batch = writer.batch()
+    # What was appended and not committed ends with the storage connection; the source sends it again.
+
+
+def _has_room(batch: Batch, limits: Limits, seconds: float) -> bool:
+    return batch.rows < limits.rows and batch.bytes < limits.bytes and seconds < limits.seconds

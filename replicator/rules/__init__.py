@@ -1,0 +1,1 @@
+"""Who gets which rows: Change × Rules → Puts and Removes."""

@@ -1,0 +1,66 @@
+"""A source → nothing, or the first thing that must be mended before anything is begun.
+
+Asked before a slot is made: one that is made and then not read would keep the source's log for nothing.
+`replicator check` looks at much more, and at everything at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from replicator import queries
+from replicator.database import Connection, rows
+from replicator.errors import SourceUnready
+from replicator.wal.snapshot import Table, read_tables
+
+_q = queries.load("source")
+_copy = queries.load("copy")
+
+
+async def require_ready(source: Connection, publication: str, wanted: Sequence[tuple[str, str]]) -> None:
+    """Refuse a server that does not log what we need, and a publication that lacks a table of the rules."""
+    level = (await rows(source, _q.wal_level))[0][0]
+    if level != "logical":
+        raise SourceUnready(
+            f"the source's wal_level is {level}: its log does not say which rows changed",
+            "ALTER SYSTEM SET wal_level = logical;  -- and restart the server",
+        )
+    await require_publication(source, publication, wanted)
+    await find_missing(source, publication, wanted, await read_tables(source, publication, wanted))
+
+
+async def require_publication(
+    source: Connection, publication: str, wanted: Sequence[tuple[str, str]]
+) -> None:
+    """Refuse a source without the publication."""
+    if (await rows(source, _q.has_publication, publication=publication))[0][0]:
+        return
+    tables = ", ".join(_label(*name) for name in wanted)
+    raise SourceUnready(
+        f"the source has no publication {publication} (source.publication)",
+        f'CREATE PUBLICATION "{publication}" FOR TABLE {tables};',
+    )
+
+
+async def find_missing(
+    source: Connection, publication: str, wanted: Sequence[tuple[str, str]], found: Sequence[Table]
+) -> list[str]:
+    """Tables of the rules that do not exist; refuses one that does, and is not published: a silent gap."""
+    published = {(table.relation.namespace, table.relation.name) for table in found}
+    missing = []
+    for namespace, name in wanted:
+        if (namespace, name) in published:
+            continue
+        label = _label(namespace, name)
+        if (await rows(source, _copy.table_exists, namespace=namespace, name=name))[0][0]:
+            await require_publication(source, publication, wanted)
+            raise SourceUnready(
+                f"table {label} is in the rules, but not in publication {publication}",
+                f'ALTER PUBLICATION "{publication}" ADD TABLE {label};',
+            )
+        missing.append(label)
+    return missing
+
+
+def _label(namespace: str, name: str) -> str:
+    return f'"{namespace}"."{name}"'

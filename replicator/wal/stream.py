@@ -1,0 +1,313 @@
+"""A replication slot → frames of its stream, drained in batches, and answers to the server.
+
+Theory. One connection carries both directions. A thread of its own owns it, for one reason: the server ends
+a client it has not heard from for `wal_sender_timeout`, and whether it hears from us must not depend on how
+busy the pipeline is. The thread drains what libpq has into a bounded queue, and answers the server by its
+own clock: at least every third of that timeout, at once when asked, and soon after an acknowledgement.
+
+When the queue is full the thread stops reading (the kernel's buffers fill, and the server waits), but it
+goes on answering. When the server falls silent for longer than it should, the stream ends with Unavailable:
+a half-open connection looks just like a quiet one, so after half that time we ask for a sign of life.
+
+What is acknowledged is exactly what `acknowledge` was last given; nothing here ever advances it.
+
+Replication uses psycopg's libpq object directly (`pgconn`); no other module does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from replicator.database import failure
+from replicator.dsn import describe_dsn
+from replicator.errors import ReplicatorError, SlotLost, SourceUnready, Unavailable
+from replicator.marks import mark
+from replicator.wal import wire
+from replicator.wal.lsn import Lsn
+from replicator.wal.source import printing
+
+#: A drain hands over at most this much before looking at the clock again.
+_DRAIN_BYTES = 1 << 18
+#: Frames waiting for the pipeline beyond this stop the reading.
+_QUEUE_BYTES = 1 << 23
+#: The longest the server goes without hearing from us, whatever its timeout.
+_FEEDBACK_S_MAX = 10.0
+#: An acknowledgement waits this long for company before it is sent.
+_ACKNOWLEDGE_S = 0.1
+
+Clock = Callable[[], float]
+
+
+class Stream:
+    """One slot's stream: `await receive()` for frames, `acknowledge(lsn)` for what is stored."""
+
+    def __init__(
+        self,
+        dsn: str,
+        slot: str,
+        publication: str,
+        start: Lsn,
+        *,
+        timeout_s: float,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._dsn, self._slot, self._publication = dsn, slot, publication
+        self._acknowledged = self._sent = start
+        # A server without a timeout (0) never gives us up; we still want to know whether it lives.
+        self._patience_s = 2 * timeout_s if timeout_s > 0 else 120.0
+        self._feedback_s = min(timeout_s / 3 if timeout_s > 0 else _FEEDBACK_S_MAX, _FEEDBACK_S_MAX)
+        self._clock = clock
+        self._frames: deque[list[bytes]] = deque()
+        # Two counters with one writer each, so that no lock is needed between the thread and the loop.
+        self._given_bytes = self._taken_bytes = 0
+        self._ended: ReplicatorError | None = None
+        self._stopping = False
+        self._loop = asyncio.get_running_loop()
+        self._arrived = asyncio.Event()
+        self._poked, self._poke = os.pipe()
+        os.set_blocking(self._poke, False)
+        self._thread = threading.Thread(target=self._run, name=f"stream {slot}", daemon=True)
+
+    async def __aenter__(self) -> Stream:
+        self._connection = await asyncio.to_thread(self._connect)
+        self._thread.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        await asyncio.to_thread(self._thread.join)
+        self._connection.close()
+        os.close(self._poke)
+        os.close(self._poked)
+
+    async def receive(self) -> list[bytes]:
+        """Everything one drain brought, in order; nothing once stopped; raises what ended the stream."""
+        while not self._frames or self._stopping:
+            self._arrived.clear()
+            if self._stopping:
+                return []
+            if self._frames:
+                break
+            if self._ended is not None:
+                raise self._ended
+            await self._arrived.wait()
+        frames = self._frames.popleft()
+        was_full = self._is_full
+        self._taken_bytes += sum(map(len, frames))
+        if was_full:
+            self._wake_thread()
+        return frames
+
+    @property
+    def waiting(self) -> bool:
+        """Whether `receive` would return at once."""
+        return bool(self._frames)
+
+    @property
+    def _is_full(self) -> bool:
+        return self._given_bytes - self._taken_bytes >= _QUEUE_BYTES
+
+    def stop(self) -> None:
+        """End the stream: `receive` returns nothing from now on."""
+        self._stopping = True
+        self._wake_thread()
+        self._arrived.set()
+
+    def acknowledge(self, lsn: Lsn) -> None:
+        """Everything up to here is stored; the server may forget it. Never goes back."""
+        if lsn > self._acknowledged:
+            self._acknowledged = lsn
+            self._wake_thread()
+
+    # -- before the thread -------------------------------------------------------------------------
+
+    def _connect(self) -> psycopg.Connection:
+        where = f"cannot replicate from {describe_dsn(self._dsn)}"
+        known = conninfo_to_dict(self._dsn)
+        settings: dict[str, str | int] = {
+            "application_name": f"replicator {self._slot}",
+            "connect_timeout": 10,
+            "keepalives_idle": 30,
+        }
+        try:
+            connection = psycopg.Connection.connect(
+                make_conninfo(
+                    printing(self._dsn),
+                    replication="database",
+                    **{key: value for key, value in settings.items() if key not in known},
+                ),
+                autocommit=True,
+            )
+        except psycopg.Error as error:
+            raise failure(error, where) from error
+        try:
+            self._start(connection.pgconn)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _start(self, pgconn: pq.abc.PGconn) -> None:
+        publication = self._publication.replace("'", "''").replace('"', '""')
+        slot = self._slot.replace('"', '""')
+        command = (
+            f'START_REPLICATION SLOT "{slot}" LOGICAL {self._acknowledged} '
+            f"(proto_version '1', publication_names '\"{publication}\"', messages 'true')"
+        )
+        result = pgconn.exec_(command.encode())
+        if result.status != pq.ExecStatus.COPY_BOTH:
+            raise _refusal(result, self._slot)
+        pgconn.nonblocking = 1
+        mark("streaming", slot=self._slot, start=self._acknowledged)
+
+    # -- in the thread -----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._converse(self._connection.pgconn)
+            self._say(self._connection.pgconn)
+        except ReplicatorError as error:
+            self._ended = error
+        except psycopg.Error as error:
+            self._ended = failure(error, f"the stream of slot {self._slot} ended")
+        except BaseException as error:
+            self._ended = ReplicatorError(f"the stream of slot {self._slot} ended: {error!r}")
+        self._tell_loop()
+
+    def _converse(self, pgconn: pq.abc.PGconn) -> None:
+        poll = select.poll()
+        poll.register(self._poked, select.POLLIN)
+        poll.register(pgconn.socket, select.POLLIN)
+        heard = self._clock()
+        spoke = asked = heard - self._feedback_s
+        while not self._stopping:
+            full = self._is_full
+            poll.modify(pgconn.socket, 0 if full else select.POLLIN)
+            got, reply = (0, False) if full else self._drain(pgconn)
+            now = self._clock()
+            if got or full:
+                heard = now
+            behind = self._sent != self._acknowledged and now - spoke >= _ACKNOWLEDGE_S
+            if reply or behind or now - spoke >= self._feedback_s:
+                ask = now - max(heard, asked) >= self._patience_s / 2
+                asked = now if ask else asked
+                self._say(pgconn, ask=ask)
+                spoke = now
+            if now - heard >= self._patience_s:
+                raise Unavailable(
+                    f"the source of slot {self._slot} has been silent for {self._patience_s:.0f} s",
+                    "A network path may have broken without a word; connecting again.",
+                )
+            if got < _DRAIN_BYTES:
+                pending = self._sent != self._acknowledged
+                wait_s = spoke + (_ACKNOWLEDGE_S if pending else self._feedback_s) - now
+                self._wait(pgconn, poll, max(wait_s, 0.001))
+
+    def _drain(self, pgconn: pq.abc.PGconn) -> tuple[int, bool]:
+        """Move what libpq has to the queue; how much that was, and whether the server wants an answer."""
+        frames: list[bytes] = []
+        append, get, size, reply = frames.append, pgconn.get_copy_data, 0, False
+        while size < _DRAIN_BYTES:
+            length, data = get(1)
+            if length <= 0:
+                break
+            frame = bytes(data)
+            append(frame)
+            size += length
+            if frame[0] == wire.KEEPALIVE:
+                reply = reply or wire.wants_reply(frame)
+        else:
+            length = 0
+        if frames:
+            self._given_bytes += size
+            self._frames.append(frames)
+            self._tell_loop()
+        if length < 0:
+            raise _end(pgconn, self._slot)
+        return size, reply
+
+    def _wait(self, pgconn: pq.abc.PGconn, poll: select.poll, wait_s: float) -> None:
+        for number, _ in poll.poll(wait_s * 1000):
+            if number == self._poked:
+                os.read(self._poked, 4096)
+            else:
+                pgconn.consume_input()
+
+    def _say(self, pgconn: pq.abc.PGconn, *, ask: bool = False) -> None:
+        """Tell the server what is stored. One that does not read us any more must not hold us up."""
+        lsn = self._acknowledged
+        if pgconn.put_copy_data(wire.status_update(lsn, lsn, lsn, _now_us(), reply=ask)):
+            self._sent = lsn
+        pgconn.flush()
+
+    def _tell_loop(self) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._arrived.set)
+
+    def _wake_thread(self) -> None:
+        try:
+            os.write(self._poke, b".")
+        except BlockingIOError:
+            pass  # the pipe is full of wake-ups already
+
+
+def _now_us() -> int:
+    """Microseconds since 2000-01-01, for the server's information only."""
+    return time.time_ns() // 1000 - 946_684_800_000_000
+
+
+def _refusal(result: pq.abc.PGresult, slot: str) -> ReplicatorError:
+    """Why START_REPLICATION was refused."""
+    return _sort(_field(result, pq.DiagnosticField.SQLSTATE), _message(result), slot)
+
+
+def _end(pgconn: pq.abc.PGconn, slot: str) -> ReplicatorError:
+    """Why the server ended the stream."""
+    result = pgconn.get_result()
+    if result is None or result.status == pq.ExecStatus.COMMAND_OK:
+        return Unavailable(f"the source ended the stream of slot {slot}", "It may be shutting down.")
+    return _sort(_field(result, pq.DiagnosticField.SQLSTATE), _message(result), slot)
+
+
+def _sort(sqlstate: str, said: str, slot: str) -> ReplicatorError:
+    what = f"the stream of slot {slot}: {said}"
+    match sqlstate:
+        case "42704" if "publication" in said:
+            return SourceUnready(
+                what,
+                "The publication does not exist at this point of the log. If it was created after the slot, "
+                "what was written before it cannot be read: drop the slot and copy the tables anew.",
+            )
+        case "42704":
+            return SlotLost(what, "The slot was dropped. See the on_slot_loss setting.")
+        case "55000":
+            return SlotLost(what, "The slot was invalidated: its WAL is gone. See the on_slot_loss setting.")
+        case "55006":
+            return Unavailable(what, "Another process is reading this slot; only one may.")
+        case "42501":
+            return SourceUnready(what, "Grant the role: ALTER ROLE … REPLICATION;")
+        case _:
+            return Unavailable(what)
+
+
+def _field(result: pq.abc.PGresult, field: pq.DiagnosticField) -> str:
+    return (result.error_field(field) or b"").decode(errors="replace")
+
+
+def _message(result: pq.abc.PGresult) -> str:
+    return _field(result, pq.DiagnosticField.MESSAGE_PRIMARY) or " ".join(
+        (result.error_message or b"").decode(errors="replace").split()
+    )

@@ -1,0 +1,205 @@
+"""Messages, in the order the server sent them → Transactions of Changes. No I/O.
+
+A transaction is handed on in pieces, so that its size never shows in memory: each call turns the messages
+of one drain of the socket into the transactions they complete, and, if the last one is still open, the
+piece of it that has arrived. A piece knows its commit's position from the start (protocol 1 sends whole
+transactions, after their commit); it has an `end_lsn` only if it is the last of its transaction.
+
+A row's own position in the log is not unique (one COPY writes many rows under one), so a change is known by
+`(commit_lsn, ordinal)`: the place of its transaction, and its place within it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+from replicator.errors import ProtocolError
+from replicator.wal import wire
+from replicator.wal.lsn import Lsn
+
+
+class Kind(Enum):
+    """What happened to a row; TRUNCATE happens to all rows of its relation."""
+
+    INSERT = "insert"
+    UPDATE = "update"
+    DELETE = "delete"
+    TRUNCATE = "truncate"
+
+
+class Change(NamedTuple):
+    """One row change, with the Relation in force when it happened."""
+
+    kind: Kind
+    relation: wire.Relation
+    #: The row before, as far as the replica identity sent it; columns it did not send are None.
+    old: wire.Row | None
+    #: The row after; UNCHANGED where a TOASTed value was not resent.
+    new: wire.Row | None
+    #: Its place among the changes of its transaction.
+    ordinal: int
+    #: Whether `old` is the whole row (REPLICA IDENTITY FULL) rather than only its key.
+    old_is_whole: bool = False
+
+
+@dataclass(slots=True)
+class Transaction:
+    """The changes of one commit, or one piece of them in order."""
+
+    xid: int
+    commit_lsn: Lsn
+    #: Microseconds since 2000-01-01 UTC, by the source's clock.
+    committed_at: int
+    changes: list[Change] = field(default_factory=list)
+    #: Transactional logical messages, which travel like changes.
+    messages: list[wire.LogicalMessage] = field(default_factory=list)
+    #: Relations described in it, before the changes that follow them: new ones, or known ones changed.
+    relations: list[wire.Relation] = field(default_factory=list)
+    #: The end of the commit record; None while more of this transaction is to come.
+    end_lsn: Lsn | None = None
+
+
+class Assembled(NamedTuple):
+    """What one drain of the socket amounts to."""
+
+    transactions: list[Transaction]
+    #: Where the server said it stands, heard after the last of these and outside any transaction.
+    quiet_lsn: Lsn | None
+
+
+class Assembler:
+    """Remembers the relations, and the transaction that is open, from one drain to the next."""
+
+    def __init__(self, own_schema: str = "") -> None:
+        self._relations: dict[int, wire.Relation] = {}
+        #: Relations of our own storage, where a publication FOR ALL TABLES sends us what we wrote ourselves.
+        self._own: set[int] = set()
+        self._own_schema = own_schema
+        self._open: Transaction | None = None
+        self._ordinal = 0
+        self._is_empty = True
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._open is not None
+
+    def assemble(self, messages: Iterable[wire.Message | wire.Keepalive]) -> Assembled:
+        """The transactions that these messages complete, and the open piece of the last."""
+        done: list[Transaction] = []
+        quiet: Lsn | None = None
+        for message in messages:
+            # Rows first, and by identity of their type: everything else comes once per transaction.
+            kind = type(message)
+            if kind is wire.Insert or kind is wire.Update or kind is wire.Delete:
+                self._row(message)  # type: ignore[arg-type]  # mypy does not narrow by identity of types
+            elif kind is wire.Begin:
+                self._begin(message)  # type: ignore[arg-type]  # as above
+            elif kind is wire.Commit:
+                quiet = self._commit(message, done) or quiet  # type: ignore[arg-type]  # as above
+            elif isinstance(message, wire.Keepalive):
+                quiet = quiet if self.in_transaction else message.wal_end
+            else:
+                self._other(message)
+        if self._open is not None and (self._open.changes or self._open.messages):
+            done.append(self._open)
+            piece = self._open
+            self._open = Transaction(piece.xid, piece.commit_lsn, piece.committed_at)
+        return Assembled(done, quiet)
+
+    def _row(self, message: wire.Insert | wire.Update | wire.Delete) -> None:
+        if message.relation in self._own:
+            return
+        try:
+            relation = self._relations[message.relation]
+            changes = self._open.changes  # type: ignore[union-attr]  # None is told below
+        except (KeyError, AttributeError):
+            raise self._out_of_order(message) from None
+        ordinal = self._ordinal
+        self._ordinal = ordinal + 1
+        if type(message) is wire.Insert:
+            changes.append(Change(Kind.INSERT, relation, None, message.new, ordinal))
+        elif type(message) is wire.Update:
+            _, old, old_kind, new, _ = message
+            if old is not None and wire.UNCHANGED in new:
+                new = _filled(relation, old, old_kind == "O", new)
+            changes.append(Change(Kind.UPDATE, relation, old, new, ordinal, old_kind == "O"))
+        else:
+            whole = message.old_kind == "O"  # type: ignore[union-attr]  # only Delete is left
+            old = message.old  # type: ignore[union-attr]  # as above
+            changes.append(Change(Kind.DELETE, relation, old, None, ordinal, whole))
+
+    def _begin(self, message: wire.Begin) -> None:
+        if self._open is not None:
+            raise self._out_of_order(message)
+        self._open = Transaction(message.xid, message.final_lsn, message.commit_time)
+        self._ordinal, self._is_empty = 0, True
+
+    def _commit(self, message: wire.Commit, done: list[Transaction]) -> Lsn | None:
+        """Close the open transaction. One that brought nothing only tells how far the log is."""
+        current = self._open
+        if current is None or current.commit_lsn != message.commit_lsn:
+            raise self._out_of_order(message)
+        self._open = None
+        if self._ordinal == 0 and self._is_empty:
+            return message.end_lsn
+        current.end_lsn = message.end_lsn
+        done.append(current)
+        return None
+
+    def _other(self, message: wire.Message) -> None:
+        match message:
+            case wire.Relation():
+                self._relations[message.oid] = message
+                self._own.discard(message.oid)
+                if message.namespace == self._own_schema:
+                    self._own.add(message.oid)
+                elif self._open is not None:
+                    self._open.relations.append(message)
+            case wire.Truncate():
+                self._truncate(message)
+            case wire.LogicalMessage():
+                if message.transactional:
+                    self._keep(message)
+            case wire.Origin() | wire.Type():
+                pass  # where a change first came from, and the name of a type: nothing follows from either
+            case _:
+                raise self._out_of_order(message)
+
+    def _truncate(self, message: wire.Truncate) -> None:
+        current = self._open
+        for oid in message.relations:
+            if oid in self._own:
+                continue
+            if current is None or oid not in self._relations:
+                raise self._out_of_order(message)
+            current.changes.append(Change(Kind.TRUNCATE, self._relations[oid], None, None, self._ordinal))
+            self._ordinal += 1
+
+    def _keep(self, message: wire.LogicalMessage) -> None:
+        if self._open is None:
+            raise self._out_of_order(message)
+        self._open.messages.append(message)
+        self._is_empty = False
+
+    def _out_of_order(self, message: wire.Message | wire.Keepalive) -> ProtocolError:
+        where = f"in transaction {self._open.xid}" if self._open else "outside a transaction"
+        return ProtocolError(
+            f"the source sent {type(message).__name__} {where}, where it cannot stand",
+            "This is a bug, or a Postgres newer than this release knows: please report it.",
+        )
+
+
+def _filled(relation: wire.Relation, old: wire.Row, old_is_whole: bool, new: wire.Row) -> wire.Row:
+    """A new row without the gaps that the old one can fill: all of them, or those in the key.
+
+    A key may itself be TOASTed; where it is, the server sends the old key even if it did not change.
+    """
+    return tuple(
+        [
+            o if n is wire.UNCHANGED and (old_is_whole or column.key) else n
+            for column, o, n in zip(relation.columns, old, new, strict=True)
+        ]
+    )

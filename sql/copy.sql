@@ -1,0 +1,112 @@
+-- Copying tables while their changes stream past.
+
+-- name: tables
+-- What the source's catalogue says of these tables, as far as they exist and are published.
+SELECT c.oid::bigint, n.nspname, c.relname, c.relkind::text, c.relreplident::text,
+       greatest(c.reltuples, 0)::bigint,
+       coalesce((SELECT 'table ' || r.oid FROM pg_catalog.pg_publication_rel r
+                 WHERE r.prpubid = p.oid AND r.prrelid = c.oid), 'publication ' || p.oid) AS membership,
+       to_jsonb(t) ->> 'rowfilter',
+       ARRAY(SELECT a.attname::text
+             FROM pg_catalog.pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY k (attnum, place)
+             JOIN pg_catalog.pg_attribute a ON a.attnum = k.attnum AND a.attrelid = i.indrelid
+             WHERE i.indrelid = c.oid AND k.place <= i.indnkeyatts
+               AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END
+             ORDER BY k.place),
+       (SELECT jsonb_agg(jsonb_build_array(a.attname, a.atttypid::bigint, a.atttypmod,
+                                           pg_catalog.format_type(a.atttypid, a.atttypmod),
+                                           a.atthasdef OR a.attidentity <> '') ORDER BY a.attnum)
+        FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+          AND coalesce(to_jsonb(t) -> 'attnames' ? a.attname::text, true))
+FROM pg_catalog.pg_publication p
+JOIN pg_catalog.pg_publication_tables t ON t.pubname = p.pubname
+JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname
+JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
+JOIN unnest(%(namespaces)s::text[], %(names)s::text[]) AS wanted (namespace, name)
+  ON wanted.namespace = n.nspname AND wanted.name = c.relname
+WHERE p.pubname = %(publication)s::text
+ORDER BY 2, 3
+
+-- name: table_exists
+SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               WHERE n.nspname = %(namespace)s::text AND c.relname = %(name)s::text AND c.relkind IN ('r', 'p'))
+
+-- name: write_mark
+-- A transactional logical message: it stands in the log among the commits, and reaches us in its place.
+SELECT pg_catalog.pg_logical_emit_message(true, 'replicator', %(content)s::text)
+
+-- name: visibility
+SELECT pg_catalog.pg_current_snapshot()::text
+
+-- name: known
+-- Every table of a slot's stream.
+SELECT oid, namespace, name, membership, columns, state, copied_to, rows_copied, rows_expected, has_holes
+FROM tables WHERE slot = %(slot)s::text ORDER BY namespace, name
+
+-- name: is_asked
+-- Whether a table waits to be copied.
+SELECT EXISTS (SELECT FROM tables WHERE slot = %(slot)s::text AND state = 'wanted')
+
+-- name: want
+-- A table to be copied, or copied again.
+INSERT INTO tables (slot, oid, namespace, name, membership, columns, state, rows_expected, wanted_at)
+VALUES (%(slot)s::text, %(oid)s::bigint, %(namespace)s::text, %(name)s::text, %(membership)s::text,
+        %(columns)s::text, 'wanted', %(rows)s::bigint, now())
+ON CONFLICT (slot, oid) DO UPDATE
+SET namespace = excluded.namespace, name = excluded.name, membership = excluded.membership,
+    columns = excluded.columns, state = 'wanted', rows_expected = excluded.rows_expected, wanted_at = now(),
+    begun_op_id = NULL, copied_to = NULL, rows_copied = 0, begun_at = NULL, copied_at = NULL, has_holes = false
+
+-- name: accept_columns
+-- The table was only given columns that are empty in every row there was.
+UPDATE tables SET columns = %(columns)s::text WHERE slot = %(slot)s::text AND oid = %(oid)s::bigint
+
+-- name: begin_copy
+-- Everything put before this op is older than the copy.
+UPDATE tables
+SET state = 'copying', begun_op_id = coalesce(begun_op_id, %(op_id)s::bigint), begun_at = coalesce(begun_at, now())
+WHERE slot = %(slot)s::text AND oid = %(oid)s::bigint
+
+-- name: advance_copy
+UPDATE tables
+SET copied_to = %(copied_to)s::text[], rows_copied = rows_copied + %(rows)s::bigint
+WHERE slot = %(slot)s::text AND oid = %(oid)s::bigint AND state = 'copying'
+
+-- name: mark_holes
+-- Rows of this table arrived without all their values; a copy that is interrupted starts over.
+UPDATE tables SET has_holes = %(has_holes)s::boolean WHERE slot = %(slot)s::text AND oid = %(oid)s::bigint
+
+-- name: finish_copy
+UPDATE tables SET state = 'copied', copied_at = now(), rows_expected = rows_copied, has_holes = false
+WHERE slot = %(slot)s::text AND oid = %(oid)s::bigint AND state = 'copying'
+RETURNING begun_op_id, was_copied
+
+-- name: want_again
+-- Copy this table again from its first row.
+UPDATE tables
+SET was_copied = was_copied OR state = 'copied', state = 'wanted', wanted_at = now(), begun_op_id = NULL,
+    copied_to = NULL, rows_copied = 0, begun_at = NULL, copied_at = NULL, has_holes = false,
+    columns = coalesce(%(columns)s::text, columns)
+WHERE slot = %(slot)s::text AND oid = %(oid)s::bigint
+
+-- name: forget_table
+DELETE FROM tables WHERE slot = %(slot)s::text AND oid = %(oid)s::bigint
+
+-- name: forget_rows
+DELETE FROM row_states WHERE slot = %(slot)s::text AND oid = %(oid)s::bigint
+
+-- name: read_states
+-- The rows behind these keys, as they were last seen.
+SELECT s.oid, s.key, s.row FROM row_states s
+JOIN unnest(%(oids)s::bigint[], %(keys)s::text[]) AS wanted (oid, key) USING (oid, key)
+WHERE s.slot = %(slot)s::text
+
+-- name: write_states
+INSERT INTO row_states (slot, oid, key, row)
+SELECT %(slot)s::text, * FROM unnest(%(oids)s::bigint[], %(keys)s::text[], %(rows)s::text[])
+ON CONFLICT (slot, oid, key) DO UPDATE SET row = excluded.row
+
+-- name: drop_states
+DELETE FROM row_states s USING unnest(%(oids)s::bigint[], %(keys)s::text[]) AS gone (oid, key)
+WHERE s.slot = %(slot)s::text AND s.oid = gone.oid AND s.key = gone.key
