@@ -1,0 +1,173 @@
+"""Plans are made from what the catalogue says, and keep the application's writes out of harm's way."""
+
+from __future__ import annotations
+
+import pytest
+
+from replicator.observe.needs import needs_of
+from replicator.rules.parse import parse_rules
+from replicator.wal.catalogue import Catalogue, Column, Leaf, Need
+from replicator.wal.publication import Plan, judge_publication, plan_publication
+from replicator.wal.rights import judge_role
+from tests.unit.surveys import NEED, a_catalogue, a_membership, a_publication, a_role, a_table
+
+STORED = (Column("id", ""), Column("g", "s"))
+VIRTUAL = (Column("id", ""), Column("g", "v"))
+
+
+def sqls(catalogue: Catalogue, *needs: Need) -> list[str]:
+    return [
+        one.sql for one in judge_publication(catalogue, needs or [NEED], "powersync", "replicator") if one.sql
+    ]
+
+
+def plan(catalogue: Catalogue, *needs: Need) -> Plan:
+    return plan_publication(
+        catalogue, needs or [NEED], "powersync", "replicator", with_role=False, with_storage=True
+    )
+
+
+def test_rules_need_the_id_and_the_columns_they_decide_by() -> None:
+    rules = parse_rules(
+        """
+bucket_definitions:
+  mine:
+    parameters: SELECT request.user_id() AS user_id
+    data:
+      - SELECT * FROM vitals WHERE patient_id = bucket.user_id
+      - SELECT * FROM vitals WHERE nurse_id = bucket.user_id
+  all:
+    data: [SELECT * FROM lab.codes]
+""",
+        "rules.yaml",
+    )
+    assert set(needs_of(rules)) == {
+        Need("public", "vitals", frozenset({"id", "patient_id", "nurse_id"})),
+        Need("lab", "codes", frozenset({"id"})),
+    }
+
+
+def test_a_table_sends_whole_rows_before_it_is_published() -> None:
+    table = a_table(identity="d", memberships=())
+    assert sqls(a_catalogue(table)) == [
+        "ALTER TABLE public.t REPLICA IDENTITY FULL;",
+        "CREATE PUBLICATION powersync FOR TABLE\n    public.t;",
+    ]
+    assert sqls(a_catalogue(table, publication=a_publication(tables=()))) == [
+        "ALTER TABLE public.t REPLICA IDENTITY FULL;",
+        "ALTER PUBLICATION powersync ADD TABLE public.t;",
+    ]
+
+
+def test_generated_columns_are_published_before_the_table_sends_whole_rows() -> None:
+    table = a_table(identity="d", columns=STORED)
+    assert sqls(a_catalogue(table, version=180000, publication=a_publication(sends_generated=False))) == [
+        "ALTER PUBLICATION powersync SET (publish_generated_columns = stored);",
+        "ALTER TABLE public.t REPLICA IDENTITY FULL;",
+    ]
+    unpublished = a_table(identity="d", columns=STORED, memberships=())
+    assert "publish_generated_columns = stored" in sqls(a_catalogue(unpublished, version=180000))[-1]
+    assert "publish_generated_columns" not in "".join(sqls(a_catalogue(unpublished, version=170000)))
+
+
+def test_virtual_columns_keep_a_table_as_it_is() -> None:
+    catalogue = a_catalogue(a_table(identity="d", columns=VIRTUAL, memberships=()), version=180000)
+    assert sqls(catalogue) == []
+    assert "table.identity_blocked" in {problem.code for problem in plan(catalogue).problems}
+
+
+def test_a_column_list_is_taken_off_before_the_table_sends_whole_rows() -> None:
+    table = a_table(identity="d", memberships=(a_membership(has_column_list=True),))
+    first, second = sqls(a_catalogue(table, publication=a_publication()))
+    assert first.splitlines() == [
+        "BEGIN;",
+        "ALTER PUBLICATION powersync DROP TABLE public.t;",
+        "ALTER PUBLICATION powersync ADD TABLE public.t;",
+        "COMMIT;",
+    ]
+    assert second == "ALTER TABLE public.t REPLICA IDENTITY FULL;"
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        a_membership("theirs", has_column_list=True),
+        a_membership(has_column_list=True, has_row_filter=True),
+        a_membership(has_column_list=True, is_direct=False, by_ancestor=True),
+    ],
+)
+def test_nothing_is_done_to_a_table_whose_updates_would_then_fail(others: object) -> None:
+    table = a_table(identity="d", memberships=(others,))
+    catalogue = a_catalogue(table, publication=a_publication())
+    assert sqls(catalogue) == []
+    assert "table.identity_blocked" in {problem.code for problem in plan(catalogue).problems}
+
+
+def test_a_publication_of_inserts_does_not_stand_in_the_way() -> None:
+    others = a_membership("theirs", has_column_list=True, sends_changes=False)
+    table = a_table(identity="d", memberships=(a_membership(), others))
+    assert sqls(a_catalogue(table, publication=a_publication())) == [
+        "ALTER TABLE public.t REPLICA IDENTITY FULL;"
+    ]
+
+
+def test_updates_are_not_published_where_another_table_could_not_bear_it() -> None:
+    harmed = a_publication(operations=frozenset({"insert"}), without_identity=(("public", "log"),))
+    assert sqls(a_catalogue(a_table(), publication=harmed)) == []
+    unharmed = a_publication(
+        operations=frozenset({"insert", "update", "delete"}), without_identity=(("public", "log"),)
+    )
+    assert sqls(a_catalogue(a_table(), publication=unharmed)) == [
+        "ALTER PUBLICATION powersync SET (publish = 'insert, update, delete, truncate');"
+    ]
+
+
+def test_every_partition_sends_whole_rows_of_its_own() -> None:
+    leaves = (Leaf("public", "t1", "d"), Leaf("public", "t2", "f"))
+    catalogue = a_catalogue(a_table(kind="p", leaves=leaves, memberships=()))
+    assert sqls(catalogue) == [
+        "ALTER TABLE public.t1 REPLICA IDENTITY FULL;",
+        "CREATE PUBLICATION powersync FOR TABLE\n    public.t\n    WITH (publish_via_partition_root = true);",
+    ]
+
+
+def test_what_is_by_hand_is_not_among_the_steps() -> None:
+    unlogged = a_table("u", persistence="u", identity="d", memberships=())
+    catalogue = a_catalogue(a_table(key=()), unlogged, publication=a_publication())
+    made = plan(catalogue, NEED, Need("public", "u", frozenset({"id"})))
+    assert made.steps == ()
+    assert {problem.code for problem in made.problems} == {"table.key", "table.unlogged"}
+
+
+def test_a_role_gets_no_more_than_it_lacks() -> None:
+    role = a_role(
+        name="Reader",
+        may_replicate=False,
+        may_connect=False,
+        schemas={"public": (False, False)},
+        missing_functions=("pg_logical_emit_message(boolean,text,text)",),
+        may_create=False,
+    )
+    catalogue = a_catalogue(a_table(may_select=False, hides_rows=True), role=role)
+    assert [one.sql for one in judge_role(catalogue, [NEED], "replicator")] == [
+        'ALTER ROLE "Reader" REPLICATION;',
+        'GRANT CONNECT ON DATABASE clinic TO "Reader";',
+        'GRANT USAGE ON SCHEMA public TO "Reader";',
+        'GRANT SELECT ON public.t TO "Reader";',
+        'ALTER ROLE "Reader" BYPASSRLS;',
+        'GRANT EXECUTE ON FUNCTION pg_catalog.pg_logical_emit_message(boolean,text,text) TO "Reader";',
+        'CREATE SCHEMA replicator AUTHORIZATION "Reader";',
+    ]
+    assert judge_role(a_catalogue(a_table()), [NEED], "replicator") == []
+
+
+def test_where_superuser_is_the_providers_its_role_stands_for_replication() -> None:
+    managed = a_role(may_replicate=False, managed_by="rds_replication")
+    (finding,) = judge_role(a_catalogue(role=managed), [], None)
+    assert finding.sql == "GRANT rds_replication TO replicator;"
+    new = a_role(exists=False, may_replicate=False, managed_by="rds_replication")
+    (finding,) = judge_role(a_catalogue(role=new), [], None)
+    assert finding.sql.splitlines()[:2] == [
+        "CREATE ROLE replicator LOGIN;",
+        "GRANT rds_replication TO replicator;",
+    ]
