@@ -1,0 +1,77 @@
+"""Binaries of Postgres → a server that waits for its disk, and a database per measurement in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psycopg
+
+from replicator.demo.postgres import Server
+from tests.bench import workload
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A database with the workload's table, and the session that writes to it."""
+
+    server: Server
+    name: str
+    session: psycopg.Connection
+
+    @property
+    def dsn(self) -> str:
+        return self.server.dsn(self.name)
+
+    def create_slot(self, slot: str) -> None:
+        """Everything written from now on can be read from this slot."""
+        self.session.execute(
+            "SELECT pg_catalog.pg_create_logical_replication_slot(%s::name, 'pgoutput')", [slot]
+        )
+
+    def is_read(self, slot: str) -> bool:
+        """Whether somebody reads from this slot just now."""
+        found = self._one("SELECT active FROM pg_catalog.pg_replication_slots WHERE slot_name = %s", slot)
+        return bool(found)
+
+    def write(self, rows: int, *, per_transaction: int) -> str:
+        """Write the workload; where its log ends."""
+        workload.write(self.session, rows, per_transaction=per_transaction)
+        return str(self._one("SELECT pg_catalog.pg_current_wal_lsn()"))
+
+    def settle(self) -> None:
+        """Let the server do now what it would otherwise do in the middle of the next measurement."""
+        self.session.execute("CHECKPOINT")
+
+    def count_ops(self, schema: str) -> int:
+        """How much was stored, for a measurement that must not count what never arrived."""
+        return int(str(self._one(f'SELECT count(*) FROM "{schema}".ops')))
+
+    def drop_schema(self, schema: str) -> None:
+        self.session.execute(f'DROP SCHEMA "{schema}" CASCADE'.encode())
+
+    def _one(self, query: str, *values: str) -> object:
+        found = self.session.execute(query.encode(), values or None).fetchone()
+        return None if found is None else found[0]
+
+
+@contextmanager
+def source(server: Server, name: str, identity: workload.Identity = "full") -> Iterator[Source]:
+    """A database for one measurement; with its slots, and what they keep of the log, it goes afterwards."""
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(f'CREATE DATABASE "{name}"'.encode())
+        try:
+            with psycopg.connect(server.dsn(name), autocommit=True) as session:
+                workload.prepare(session, identity)
+                yield Source(server, name, session)
+        finally:
+            _drop(admin, name)
+
+
+def _drop(admin: psycopg.Connection, name: str) -> None:
+    ended = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s"
+    admin.execute(ended.encode(), [name])
+    slots = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = %s"
+    admin.execute(slots.encode(), [name])
+    admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())

@@ -1,0 +1,40 @@
+"""Generated frames → how many changes a second one core decodes, assembles, routes and prints as JSON."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from replicator.rules.parse import parse_rules
+from replicator.rules.route import Router
+from replicator.wal.transactions import Assembler
+from replicator.wal.wire import decode_all
+from tests.bench import frames, workload
+from tests.bench.bench import Bench
+from tests.bench.result import Result, at_least
+
+_BAR = 150_000
+#: What one drain of the socket hands over when there is plenty.
+_PER_DRAIN = 900
+
+
+def route(bench: Bench) -> Iterator[Result]:
+    """The pure part of the main path, without a server."""
+    rows, values = bench.count(1_000_000, 100_000), []
+    drains = list(frames.drains(100_000, per_transaction=1000, per_drain=_PER_DRAIN))
+    for _ in bench.each(f"route: {rows:,} changes"):
+        values.append(rows / _route_s(drains, rows))
+    yield Result("route", values, "changes/s", "bar", [_BAR], at_least(1))
+
+
+def _route_s(drains: list[list[bytes]], rows: int) -> float:
+    assembler, router = Assembler(), Router(parse_rules(workload.RULES, "the workload"))
+    routed = 0
+    begun = time.perf_counter()
+    while routed < rows:
+        for drain in drains:
+            for piece in assembler.assemble(decode_all(drain)).transactions:
+                routed += len(router.route(piece.changes))
+    seconds = time.perf_counter() - begun
+    assert routed == rows, "every row is in one bucket"
+    return seconds

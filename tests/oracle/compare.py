@@ -1,0 +1,229 @@
+"""What storage holds × what the source held → nothing, or an AssertionError that says where they differ.
+
+Every checkpoint that was ever shown is compared, not only the last: a trigger on `checkpoints` writes each
+of them down in the transaction that stored it, so none is missed and none is made up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from tests.fixtures.postgres import Connection
+from tests.oracle.history import History, State
+from tests.oracle.values import Shown, read
+from tests.oracle.world import Contents, Row, Table, World
+
+_WATCH = """
+CREATE SCHEMA oracle;
+CREATE TABLE oracle.checkpoints (
+    n bigint GENERATED ALWAYS AS IDENTITY, xid text NOT NULL, op_id bigint NOT NULL, lsn pg_lsn NOT NULL,
+    shown_op_id bigint, shown_lsn pg_lsn, lsn_before pg_lsn NOT NULL, confirmed_lsn pg_lsn);
+CREATE FUNCTION oracle.write_down() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO oracle.checkpoints (xid, op_id, lsn, shown_op_id, shown_lsn, lsn_before, confirmed_lsn)
+    SELECT pg_current_xact_id()::xid::text, new.op_id, new.lsn, new.shown_op_id, new.shown_lsn, old.lsn,
+           (SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = new.slot);
+    RETURN new;
+END $$;
+CREATE TRIGGER write_down AFTER UPDATE ON replicator.checkpoints
+    FOR EACH ROW EXECUTE FUNCTION oracle.write_down();
+"""
+_CHECKPOINTS = """
+SELECT n, xid, op_id, (lsn - '0/0')::bigint, shown_op_id, (shown_lsn - '0/0')::bigint,
+       (lsn_before - '0/0')::bigint, (confirmed_lsn - '0/0')::bigint
+FROM oracle.checkpoints WHERE n > %s ORDER BY n
+"""
+_OPS = """
+SELECT op_id, xmin::text, bucket, op, object_type, object_id, subkey, checksum, data
+FROM replicator.ops WHERE op_id > %s ORDER BY op_id, bucket
+"""
+
+
+class Checkpoint(NamedTuple):
+    """What the trigger wrote down of one change of the checkpoint."""
+
+    n: int
+    xid: str
+    op_id: int
+    lsn: int
+    shown_op_id: int | None
+    shown_lsn: int | None
+    #: What was stored until then, and what the slot had confirmed by then.
+    lsn_before: int
+    confirmed_lsn: int | None
+
+
+class Op(NamedTuple):
+    op_id: int
+    xid: str
+    bucket: str
+    op: str
+    object_type: str
+    object_id: str
+    subkey: str
+    checksum: int
+    data: str | None
+
+
+def watch(storage: Connection) -> None:
+    """Write down every checkpoint from now on."""
+    storage.execute(_WATCH.encode())
+
+
+class Reader:
+    """A reader of all buckets, which goes from checkpoint to checkpoint and forgets nothing."""
+
+    def __init__(self, world: World, history: History) -> None:
+        self._world, self._history = world, history
+        self._outputs = world.outputs()
+        #: object_type → (bucket, object_id) → subkey → the row, for every PUT that stands.
+        self._held: dict[str, dict[tuple[str, str], dict[str, dict[str, Shown | None]]]] = {}
+        self._pending: list[Op] = []
+        self._last: Checkpoint | None = None
+        self._ops_read = 0
+        self._expected: dict[tuple[str, int], tuple[tuple[Row, ...], Contents]] = {}
+        #: How many checkpoints have been compared.
+        self.compared = 0
+
+    def compare(self, storage: Connection) -> None:
+        """Read everything that is new, and compare each checkpoint that was shown."""
+        with storage.transaction():
+            storage.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            checkpoints = [
+                Checkpoint(*row)
+                for row in storage.execute(_CHECKPOINTS, [self._last.n if self._last else 0]).fetchall()
+            ]
+            ops = [
+                Op(*row) for row in storage.execute(_OPS, [self._last.op_id if self._last else 0]).fetchall()
+            ]
+            total = storage.execute("SELECT count(*) FROM replicator.ops").fetchall()[0][0]
+        self._ops_read += len(ops)
+        assert total == self._ops_read, (
+            f"{total} ops are stored, of which {self._ops_read} have been seen to appear"
+        )
+        ids = [op.op_id for op in ops]
+        assert len(set(ids)) == len(ids), "an op_id was given twice"
+        later: Iterator[Op] = iter(ops)
+        for checkpoint in checkpoints:
+            self._check_order(checkpoint)
+            arrived = _upto(later, checkpoint, self._last)
+            self._pending += arrived
+            self._show(checkpoint)
+            self._last = checkpoint
+        assert not list(later), "there are ops beyond the stored checkpoint"
+
+    def _check_order(self, now: Checkpoint) -> None:
+        """Promise 1, and that nothing goes back."""
+        assert now.confirmed_lsn is None or now.confirmed_lsn <= now.lsn_before, (
+            f"the slot confirmed {now.confirmed_lsn:X}, stored was {now.lsn_before:X}"
+        )
+        assert (now.shown_op_id or 0) <= now.op_id and (now.shown_lsn or 0) <= now.lsn
+        was = self._last
+        if was is not None:
+            assert now.op_id >= was.op_id and now.lsn >= was.lsn, f"the checkpoint went back: {was}, {now}"
+            assert (now.shown_op_id or 0) >= (was.shown_op_id or 0), f"what is shown went back: {was}, {now}"
+            assert (now.shown_lsn or 0) >= (was.shown_lsn or 0), f"what is shown went back: {was}, {now}"
+
+    def _show(self, checkpoint: Checkpoint) -> None:
+        upto, lsn = checkpoint.shown_op_id, checkpoint.shown_lsn
+        if upto is None or lsn is None:
+            return
+        was = self._last
+        if was is not None and (was.shown_op_id, was.shown_lsn) == (upto, lsn):
+            return
+        applied = [op for op in self._pending if op.op_id <= upto]
+        self._pending = [op for op in self._pending if op.op_id > upto]
+        for op in applied:
+            self._apply(op)
+        self._compare(checkpoint, self._history.at(lsn), applied)
+        self.compared += 1
+
+    def _apply(self, op: Op) -> None:
+        rows = self._held.setdefault(op.object_type, {}).setdefault((op.bucket, op.object_id), {})
+        if op.op == "PUT":
+            assert op.data is not None
+            rows[op.subkey] = read(op.data)
+            return
+        rows.pop(op.subkey, None)
+        if not rows:
+            del self._held[op.object_type][op.bucket, op.object_id]
+
+    def _compare(self, checkpoint: Checkpoint, states: list[State], applied: list[Op]) -> None:
+        held = {name: _single(rows) for name, rows in self._held.items() if rows}
+        wrong = ""
+        for state in states:
+            expected = {name: self._contents(name, table, state) for name, table in self._outputs.items()}
+            expected = {name: contents for name, contents in expected.items() if contents}
+            if held == expected:
+                return
+            wrong = wrong or "\n".join(_differences(held, expected, applied))
+        raise AssertionError(
+            f"the checkpoint at {checkpoint.shown_lsn:X}, op {checkpoint.shown_op_id}, shows something else "
+            f"than the source held there:\n{wrong}"
+        )
+
+    def _contents(self, name: str, table: Table, state: State) -> Contents:
+        """Worked out once for each version of a table; the version is kept, so that its id stays its own."""
+        rows = state[table]
+        key = name, id(rows)
+        if key not in self._expected:
+            self._expected[key] = rows, self._world.contents(name, rows)
+        return self._expected[key][1]
+
+
+def _upto(ops: Iterator[Op], checkpoint: Checkpoint, was: Checkpoint | None) -> list[Op]:
+    """The ops that this checkpoint brought: its own transaction wrote them, and no other (promise 2)."""
+    count = checkpoint.op_id - (was.op_id if was else 0)
+    found = list(islice(ops, count))
+    first = was.op_id + 1 if was else 1
+    assert [op.op_id for op in found] == list(range(first, checkpoint.op_id + 1)), "op ids have a gap"
+    for op in found:
+        assert op.xid == checkpoint.xid, f"op {op.op_id} appeared at another time than its checkpoint"
+        assert 0 <= op.checksum < 1 << 32 and op.op in ("PUT", "REMOVE") and (op.op == "PUT") == bool(op.data)
+    return found
+
+
+def _single(rows: dict[tuple[str, str], dict[str, dict[str, Shown | None]]]) -> Contents:
+    held: Contents = {}
+    for place, by_subkey in rows.items():
+        assert len(by_subkey) == 1, f"{place} is held {len(by_subkey)} times: {sorted(by_subkey)}"
+        held[place] = next(iter(by_subkey.values()))
+    return held
+
+
+def _differences(
+    held: dict[str, Contents], expected: dict[str, Contents], applied: list[Op], most: int = 6
+) -> list[str]:
+    """The first few differences, in words, and what was done last to each of these rows."""
+    found: list[str] = []
+    for name in sorted(held.keys() | expected.keys()):
+        have, want = held.get(name, {}), expected.get(name, {})
+        for place in sorted(have.keys() | want.keys()):
+            if have.get(place) == want.get(place):
+                continue
+            found.append(f"  {name} {place}: {_difference(have.get(place), want.get(place))}")
+            found += [
+                f"    op {op.op_id} {op.op} {_short(op.data)}"
+                for op in applied
+                if (op.bucket, op.object_id) == place and op.object_type == name
+            ]
+            if len(found) > most:
+                return [*found, "  …"]
+    return found
+
+
+def _difference(have: dict[str, Shown | None] | None, want: dict[str, Shown | None] | None) -> str:
+    if have is None or want is None:
+        return "missing" if have is None else "should not be there"
+    return "; ".join(
+        f"{column} is {_short(have.get(column))}, should be {_short(want.get(column))}"
+        for column in sorted(have.keys() | want.keys())
+        if have.get(column) != want.get(column)
+    )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:60]} … {text[-50:]}"

@@ -1,0 +1,138 @@
+"""A World → the databases it lives in, watched; the replicator's configuration; and waiting for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from replicator.buckets.tables import want_again
+from replicator.database import connected, migrate
+from tests.fixtures.postgres import Connection, Database
+from tests.oracle.compare import Reader, watch
+from tests.oracle.history import History
+from tests.oracle.running import Running
+from tests.oracle.traffic import Traffic
+from tests.oracle.world import World
+
+SLOT_PREFIX = "oracle_"
+_WAIT_S = 120.0
+
+
+class Scene:
+    """Everything around one world. All its connections are made anew after a server was restarted."""
+
+    def __init__(
+        self, world: World, source: Database, storage: Database, folder: Path, rng: random.Random
+    ) -> None:
+        self.world, self.source, self.storage = world, source, storage
+        self.slot = f"{SLOT_PREFIX}{rng.getrandbits(64):x}"
+        self.path = folder / f"{self.slot}.yaml"
+        self._make_source()
+        asyncio.run(migrate(storage.dsn, "replicator"))
+        watch(storage.connect())
+        self.history = History(world, self._source)
+        (may_prepare,) = source.execute("SELECT current_setting('max_prepared_transactions')::int > 0")[0]
+        self.traffic = Traffic(world, self.history, rng, may_prepare=may_prepare, name=self.slot)
+        self.reader = Reader(world, self.history)
+        self._configure(folder, rng)
+
+    def _make_source(self) -> None:
+        self.source.execute('CREATE SCHEMA "Clinic 2"')
+        with self.source.connect() as connection:
+            for table in self.world.tables:
+                for statement in table.create():
+                    connection.execute(statement)
+            tables = sql.SQL(", ").join(table.sql for table in self.world.tables)
+            connection.execute(sql.SQL("CREATE PUBLICATION powersync FOR TABLE {}").format(tables))
+
+    def _configure(self, folder: Path, rng: random.Random) -> None:
+        rules = folder / f"{self.slot}.rules.yaml"
+        rules.write_text(self.world.rules(), encoding="utf-8")
+        config: dict[str, object] = {
+            "source": {"dsn": self.source.dsn, "slot": self.slot},
+            "rules": str(rules),
+            "replicate": {"batch_rows": rng.choice((10, 200, 5000)), "batch_ms": rng.choice((1, 20, 50))},
+        }
+        if self.storage is not self.source:
+            config["storage"] = {"dsn": self.storage.dsn}
+        self.path.write_text(json.dumps(config), encoding="utf-8")
+
+    def _source(self) -> Connection:
+        # As the replicator reads values: in UTC.
+        return self.source.connect(options="-c timezone=UTC -c extra_float_digits=3")
+
+    def run(self, transactions: int, at: dict[int, Callable[[], None]] | None = None) -> None:
+        """So many transactions; before the nth step, something may happen."""
+        for number, _ in enumerate(self.traffic.steps(self._source, transactions)):
+            if at and number in at:
+                at[number]()
+
+    # ── What an operator and a disaster do ───────────────────────────────────────────────────────
+
+    def copy_again(self, rng: random.Random) -> None:
+        """What `replicator snapshot TABLE` does."""
+        known = self.storage.execute("SELECT oid FROM replicator.tables ORDER BY oid")
+        if known:
+            asyncio.run(self._want_again(rng.choice(known)[0]))
+
+    async def _want_again(self, oid: int) -> None:
+        async with connected(self.storage.dsn, "test", schema="replicator") as connection:
+            await want_again(connection, self.slot, oid)
+
+    def end_of_backends(self) -> None:
+        """Wait until both servers have noticed that a killed replicator is gone."""
+        for database in (self.source, self.storage):
+            deadline = time.monotonic() + 30
+            left = (
+                "SELECT pid, pg_sleep(0.002) FROM pg_stat_activity WHERE application_name LIKE 'replicator %'"
+            )
+            while database.execute(left + " AND datname = current_database()"):
+                assert time.monotonic() < deadline, "a killed replicator's connections stay"
+
+    # ── Waiting and comparing ────────────────────────────────────────────────────────────────────
+
+    def settle(self, running: Running) -> None:
+        """Wait until everything so far is shown, and compare every checkpoint on the way there."""
+        emit = "SELECT pg_logical_emit_message(true, 'oracle', '') - '0/0'::pg_lsn"
+        until = int(self.source.execute(emit)[0][0])
+        self._wait(running, until)
+        self.history.check()
+        with self.storage.connect() as storage:
+            self.reader.compare(storage)
+
+    def _wait(self, running: Running, until: int) -> None:
+        query = "SELECT (shown_lsn - '0/0')::bigint FROM replicator.checkpoints WHERE slot = %s"
+        deadline = time.monotonic() + _WAIT_S
+        with self.storage.connect() as storage:
+            storage.execute(b"LISTEN replicator_checkpoint")
+            while (found := storage.execute(query.encode(), [self.slot]).fetchall()) == [] or (
+                found[0][0] or 0
+            ) < until:
+                assert not running.has_ended, f"the replicator ended. {running.why()}"
+                assert time.monotonic() < deadline, (
+                    f"nothing shown at {until:X} in {_WAIT_S:g} s: {self._stands()}"
+                )
+                # The wait is for the notice; the timeout only looks after a replicator that is gone.
+                for _ in storage.notifies(timeout=0.5, stop_after=1):
+                    pass
+
+    def _stands(self) -> str:
+        columns = "slot, op_id, lsn, shown_op_id, shown_lsn, fence"
+        tables = "name, state, copied_to IS NULL, rows_copied, has_holes"
+        return (
+            f"{self.storage.execute(f'SELECT {columns} FROM replicator.checkpoints')} "
+            f"{self.storage.execute(f'SELECT {tables} FROM replicator.tables')} "
+            f"{self.source.execute('SELECT active_pid, confirmed_flush_lsn FROM pg_replication_slots')}"
+        )
+
+
+def is_down(error: psycopg.Error) -> bool:
+    """Whether a server went away, rather than refused."""
+    return error.sqlstate is None or error.sqlstate.startswith(("08", "57"))

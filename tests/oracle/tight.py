@@ -1,0 +1,58 @@
+"""A few constants → so small that little traffic meets every bound of the code.
+
+Production reads a thousand rows of a table at first, and drains a quarter of a megabyte at a time: tables of
+eighty rows would be copied in one chunk, and no transaction would come in two pieces.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+#: The environment variable that carries the bounds to a child process.
+VARIABLE = "REPLICATOR_TEST_BOUNDS"
+TIGHT: Mapping[str, float] = {
+    "replicator.copying._FIRST_ROWS": 7,
+    "replicator.copying._HOLES_MAX": 20,
+    "replicator.copying._HOLES_AT_ONCE": 3,
+    "replicator.copying._ASKED_S": 0.05,
+    "replicator.copying.LOOK_S": 0.5,
+    "replicator.wal.snapshot.CHUNK_BYTES": 30_000,
+    "replicator.wal.snapshot.CHUNK_ROWS_MAX": 12,
+    "replicator.wal.window.REMEMBERED": 20,
+    "replicator.wal.window.TOUCHED_MAX": 60,
+    "replicator.wal.stream._DRAIN_BYTES": 2_000,
+    "replicator.wal.progress.QUIET_BYTES": 20_000,
+}
+
+
+def _place(name: str) -> tuple[ModuleType, str]:
+    module, _, constant = name.rpartition(".")
+    return import_module(module), constant
+
+
+@contextmanager
+def bounded(bounds: Mapping[str, Any]) -> Iterator[None]:
+    """These constants, by their full names, have other values meanwhile."""
+    places = {name: _place(name) for name in bounds}
+    before = {name: getattr(module, constant) for name, (module, constant) in places.items()}
+    try:
+        for name, (module, constant) in places.items():
+            setattr(module, constant, bounds[name])
+        yield
+    finally:
+        for name, (module, constant) in places.items():
+            setattr(module, constant, before[name])
+
+
+def main(argv: list[str]) -> object:
+    """The command line of the replicator, within the bounds of the environment."""
+    from replicator.cli import main as replicator
+
+    with bounded(json.loads(os.environ.pop(VARIABLE))):
+        return replicator(argv)
