@@ -71,6 +71,8 @@ class Stream:
         self._frames: deque[list[bytes]] = deque()
         # Two counters with one writer each, so that no lock is needed between the thread and the loop.
         self._given_bytes = self._taken_bytes = 0
+        #: Whether the thread has stopped reading, and waits to be told that there is room again.
+        self._is_paused = False
         self._ended: ReplicatorError | None = None
         self._stopping = False
         self._loop = asyncio.get_running_loop()
@@ -80,7 +82,16 @@ class Stream:
         self._thread = threading.Thread(target=self._run, name=f"stream {slot}", daemon=True)
 
     async def __aenter__(self) -> Stream:
-        self._connection = await asyncio.to_thread(self._connect)
+        connecting = asyncio.ensure_future(asyncio.to_thread(self._connect))
+        try:
+            self._connection = await asyncio.shield(connecting)
+        except BaseException:
+            # A thread cannot be cancelled; what it has opened would stay open.
+            await asyncio.wait({connecting})
+            if not connecting.cancelled() and connecting.exception() is None:
+                connecting.result().close()
+            self._close_pipe()
+            raise
         self._thread.start()
         return self
 
@@ -88,8 +99,12 @@ class Stream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-        await asyncio.to_thread(self._thread.join)
+        # The thread ends within one turn of its loop; a cancelled wait for it must not leave it running.
+        self._thread.join()
         self._connection.close()
+        self._close_pipe()
+
+    def _close_pipe(self) -> None:
         os.close(self._poke)
         os.close(self._poked)
 
@@ -105,9 +120,8 @@ class Stream:
                 raise self._ended
             await self._arrived.wait()
         frames = self._frames.popleft()
-        was_full = self._is_full
         self._taken_bytes += sum(map(len, frames))
-        if was_full:
+        if self._is_paused:
             self._wake_thread()
         return frames
 
@@ -194,7 +208,9 @@ class Stream:
         heard = self._clock()
         spoke = asked = heard - self._feedback_s
         while not self._stopping:
-            full = self._is_full
+            # Said before looking: room made between the two is seen here, and room made later wakes us.
+            self._is_paused = True
+            full = self._is_paused = self._is_full
             poll.modify(pgconn.socket, 0 if full else select.POLLIN)
             got, reply = (0, False) if full else self._drain(pgconn)
             now = self._clock()
