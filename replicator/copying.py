@@ -319,8 +319,8 @@ class Copier:
         if not finished:
             self._abandon(oid)  # an operator asked for it to be copied again
             return
-        begun_op_id, was_copied = finished[0]
-        if was_copied:
+        begun_op_id, may_be_stale = finished[0]
+        if may_be_stale:
             await batch.sweep(f"{oid}/", begun_op_id)
         self._tables[oid].state, self._tables[oid].has_holes = "copied", False
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, LiteralString
@@ -60,6 +60,10 @@ async def connect(dsn: str, what: str, *, schema: str | None = None) -> Connecti
         )
     except psycopg.Error as error:
         raise failure(error, f"cannot connect to {describe_dsn(dsn)} ({what})") from error
+    with suppress(psycopg.Error):
+        # A backend that waits for a lock would not notice that we are gone, and would keep ours. Not to be
+        # had on every system; there it notices later.
+        await connection.execute("SET client_connection_check_interval = 2000")
     if schema is not None:
         await connection.execute(sql.SQL("SET search_path TO {}, pg_temp").format(sql.Identifier(schema)))
     return connection

@@ -30,7 +30,7 @@ FROM checkpoints WHERE slot = %(slot)s::text
 -- name: want_all
 -- Every table is to be copied again.
 UPDATE tables
-SET was_copied = true, state = 'wanted', wanted_at = now(), begun_op_id = NULL, copied_to = NULL,
+SET may_be_stale = true, state = 'wanted', wanted_at = now(), begun_op_id = NULL, copied_to = NULL,
     rows_copied = 0, begun_at = NULL, copied_at = NULL, has_holes = false
 WHERE slot = %(slot)s::text
 

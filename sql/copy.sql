@@ -65,7 +65,9 @@ UPDATE tables SET columns = %(columns)s::text WHERE slot = %(slot)s::text AND oi
 -- name: begin_copy
 -- Everything put before this op is older than the copy.
 UPDATE tables
-SET state = 'copying', begun_op_id = coalesce(begun_op_id, %(op_id)s::bigint), begun_at = coalesce(begun_at, now())
+SET may_be_stale = may_be_stale OR EXISTS (
+        SELECT FROM row_states AS s WHERE s.slot = tables.slot AND s.oid = tables.oid),
+    state = 'copying', begun_op_id = coalesce(begun_op_id, %(op_id)s::bigint), begun_at = coalesce(begun_at, now())
 WHERE slot = %(slot)s::text AND oid = %(oid)s::bigint
 
 -- name: advance_copy
@@ -80,12 +82,12 @@ UPDATE tables SET has_holes = %(has_holes)s::boolean WHERE slot = %(slot)s::text
 -- name: finish_copy
 UPDATE tables SET state = 'copied', copied_at = now(), rows_expected = rows_copied, has_holes = false
 WHERE slot = %(slot)s::text AND oid = %(oid)s::bigint AND state = 'copying'
-RETURNING begun_op_id, was_copied
+RETURNING begun_op_id, may_be_stale
 
 -- name: want_again
 -- Copy this table again from its first row.
 UPDATE tables
-SET was_copied = was_copied OR state = 'copied', state = 'wanted', wanted_at = now(), begun_op_id = NULL,
+SET may_be_stale = may_be_stale OR state = 'copied', state = 'wanted', wanted_at = now(), begun_op_id = NULL,
     copied_to = NULL, rows_copied = 0, begun_at = NULL, copied_at = NULL, has_holes = false,
     columns = coalesce(%(columns)s::text, columns)
 WHERE slot = %(slot)s::text AND oid = %(oid)s::bigint

@@ -47,8 +47,8 @@ CREATE TABLE tables (
     copied_to      text[],
     rows_copied    bigint      NOT NULL DEFAULT 0,
     rows_expected  bigint      NOT NULL DEFAULT 0,
-    -- Whether it had been copied before: then buckets may hold rows that have since gone unseen.
-    was_copied     boolean     NOT NULL DEFAULT false,
+    -- Whether buckets may hold rows of it that have gone unseen: not in a first copy, which began empty.
+    may_be_stale   boolean     NOT NULL DEFAULT false,
     -- Whether rows are missing because they arrived without all their values.
     has_holes      boolean     NOT NULL DEFAULT false,
     wanted_at      timestamptz NOT NULL,

@@ -18,7 +18,7 @@ _BOOL, _BYTEA, _TIMESTAMPTZ = 16, 17, 1184
 _INTEGERS: Final = frozenset((20, 21, 23, 26))
 _FLOATS: Final = frozenset((700, 701))
 
-_quote: Callable[[str], str] = json.encoder.encode_basestring
+quote: Callable[[str], str] = json.encoder.encode_basestring
 
 
 def _bool(value: Value) -> str:
@@ -27,13 +27,13 @@ def _bool(value: Value) -> str:
 
 def _float(value: str) -> str:
     if value in ("NaN", "Infinity", "-Infinity"):
-        return _quote(value)
+        return quote(value)
     return value if "." in value or "e" in value else value + ".0"
 
 
 def _utc(value: str) -> str:
     """The stream is read in UTC, so a timestamp with time zone ends in +00; clients expect Z."""
-    return _quote(value.removesuffix("+00") + "Z" if value.endswith("+00") else value)
+    return quote(value.removesuffix("+00") + "Z" if value.endswith("+00") else value)
 
 
 def encoder(columns: tuple[Column, ...]) -> Encoder:
@@ -47,12 +47,12 @@ def encoder(columns: tuple[Column, ...]) -> Encoder:
     parts: list[str] = []
     for i, column in enumerate(columns):
         if column.type_oid != _BYTEA:
-            lead = ("," if parts else "{") + _quote(column.name) + ":"
+            lead = ("," if parts else "{") + quote(column.name) + ":"
             parts.append(f"{lead!r}, 'null' if v{i} is None else {_expression(column.type_oid, f'v{i}')}, ")
     body = f"join(({''.join(parts)}'}}'))" if parts else "'{}'"
     scope: dict[str, object] = {
         "join": "".join,
-        "quote": _quote,
+        "quote": quote,
         "boolean": _bool,
         "real": _float,
         "utc": _utc,

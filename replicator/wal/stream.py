@@ -37,8 +37,8 @@ from replicator.wal import wire
 from replicator.wal.lsn import Lsn
 from replicator.wal.source import printing
 
-#: A drain hands over at most this much before looking at the clock again.
-_DRAIN_BYTES = 1 << 18
+#: A drain brings about this much at most, then looks at the clock; `receive` hands on no more at once.
+_DRAIN_BYTES = 1 << 16
 #: Frames waiting for the pipeline beyond this stop the reading.
 _QUEUE_BYTES = 1 << 23
 #: The longest the server goes without hearing from us, whatever its timeout.
@@ -109,7 +109,7 @@ class Stream:
         os.close(self._poked)
 
     async def receive(self) -> list[bytes]:
-        """Everything one drain brought, in order; nothing once stopped; raises what ended the stream."""
+        """What has arrived, in order and not too much; nothing once stopped; raises what ended the stream."""
         while not self._frames or self._stopping:
             self._arrived.clear()
             if self._stopping:
@@ -120,7 +120,12 @@ class Stream:
                 raise self._ended
             await self._arrived.wait()
         frames = self._frames.popleft()
-        self._taken_bytes += sum(map(len, frames))
+        size = sum(map(len, frames))
+        while self._frames and size < _DRAIN_BYTES:
+            more = self._frames.popleft()
+            frames += more
+            size += sum(map(len, more))
+        self._taken_bytes += size
         if self._is_paused:
             self._wake_thread()
         return frames
@@ -238,6 +243,10 @@ class Stream:
         append, get, size, reply = frames.append, pgconn.get_copy_data, 0, False
         while size < _DRAIN_BYTES:
             length, data = get(1)
+            if length == 0:
+                # libpq takes in little at a time; what came meanwhile costs less now than after a poll.
+                pgconn.consume_input()
+                length, data = get(1)
             if length <= 0:
                 break
             frame = bytes(data)
@@ -270,7 +279,8 @@ class Stream:
         pgconn.flush()
 
     def _tell_loop(self) -> None:
-        if not self._loop.is_closed():
+        # Once told, `receive` looks for frames again before it waits.
+        if not self._arrived.is_set() and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._arrived.set)
 
     def _wake_thread(self) -> None:

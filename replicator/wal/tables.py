@@ -12,7 +12,7 @@ import difflib
 from collections.abc import Iterable
 
 from replicator.wal.catalogue import Catalogue, Need, Table
-from replicator.wal.finding import Finding
+from replicator.wal.finding import Finding, Level
 from replicator.wal.names import label, qualify, quote
 
 #: From this version on, generated columns can be published, and unpublished ones count against FULL.
@@ -161,22 +161,31 @@ def _identity(table: Table, in_the_way: list[str]) -> Iterable[Finding]:
             if table.row_bytes
             else ""
         )
-        yield _full(table.namespace, table.name, f"{table.label} {_old_row(table)}{cost}")
+        is_enough = table.identity == "i" or (table.identity == "d" and bool(table.key))
+        what = f"{table.label} {_old_row(table)}{cost}"
+        yield _full(table.namespace, table.name, what, level="warning" if is_enough else "error")
     for leaf in leaves:
         name = label(leaf.namespace, leaf.name)
         what = f"{name}, a partition of {table.label}, does not send the whole of an old row"
         yield _full(leaf.namespace, leaf.name, what)
 
 
-def _full(namespace: str, name: str, what: str) -> Finding:
+def _full(namespace: str, name: str, what: str, level: Level = "error") -> Finding:
     sql = f"ALTER TABLE {qualify(namespace, name)} REPLICA IDENTITY FULL;"
-    return Finding("error", "table.identity", label(namespace, name), what, _WHY_FULL, sql)
+    why = _WHY_FULL if level == "error" else _WHY_RATHER_FULL
+    return Finding(level, "table.identity", label(namespace, name), what, why, sql)
 
 
 _WHY_FULL = (
     "A row is in a bucket because of what it says. To see it leave, the log must carry the whole row as it "
     "was, TOASTed values included. The statement needs the table's lock for an instant: run SET lock_timeout "
     "= '3s'; before it, so that it never makes the application queue, and repeat it if it gives up."
+)
+_WHY_RATHER_FULL = (
+    "It works as it is: the newest version of each of its rows is then kept in storage, looked up and "
+    "written with every change, which takes about as much room as the table and half of the speed. With FULL "
+    "the log carries the old row instead. The statement needs the table's lock for an instant: run SET "
+    "lock_timeout = '3s'; before it, so that it never makes the application queue, and repeat it if it gives up."
 )
 
 

@@ -189,7 +189,7 @@ def test_a_throttle_lets_pass_only_what_has_been_allowed(proxy: Proxy) -> None:
         proxy.throttle(200)
         send(connection, b"SELECT repeat('x', 1000000)")
         proxy.wait_until(lambda proxy: proxy.to_client > start)
-        assert proxy.to_client - start < 500_000
+        assert proxy.to_client - start < 50_000
         proxy.throttle(None)
         assert answer(connection) == b"x" * 1_000_000
 
