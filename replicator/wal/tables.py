@@ -183,9 +183,9 @@ _WHY_FULL = (
 )
 _WHY_RATHER_FULL = (
     "It works as it is: the newest version of each of its rows is then kept in storage, looked up and "
-    "written with every change, which takes about as much room as the table and half of the speed. With "
-    "FULL the log carries the old row instead. The statement needs the table's lock for an instant: run SET "
-    "lock_timeout = '3s'; before it, so that the application never queues, and repeat it if it gives up."
+    "written with every change, which costs room and time there. With FULL the log carries the old row "
+    "instead, which costs log. The statement needs the table's lock for an instant: run SET lock_timeout = "
+    "'3s'; before it, so that the application never queues, and repeat it if it gives up."
 )
 
 
