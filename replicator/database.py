@@ -7,6 +7,7 @@ ours at this border, so that nobody further in needs to know SQLSTATEs.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -53,20 +54,37 @@ async def connect(dsn: str, what: str, *, schema: str | None = None) -> Connecti
     """An autocommit connection; with a schema, that schema and nothing else is its search path."""
     settings: dict[str, str | int] = {"application_name": f"replicator {what}", "connect_timeout": 10}
     known = conninfo_to_dict(dsn)
-    try:
-        connection = await psycopg.AsyncConnection.connect(
+    connecting = asyncio.ensure_future(
+        psycopg.AsyncConnection.connect(
             make_conninfo(dsn, **{k: v for k, v in settings.items() if k not in known}),
             autocommit=True,
         )
+    )
+    try:
+        # A connection half made when its maker is cancelled would stay open until somebody collects it.
+        connection = await asyncio.shield(connecting)
+    except asyncio.CancelledError:
+        await asyncio.wait({connecting})
+        if connecting.exception() is None:
+            await connecting.result().close()
+        raise
     except psycopg.Error as error:
         raise failure(error, f"cannot connect to {describe_dsn(dsn)} ({what})") from error
+    try:
+        await _settle(connection, schema)
+    except BaseException:  # a cancelled start, too, leaves nothing open behind it
+        await connection.close()
+        raise
+    return connection
+
+
+async def _settle(connection: Connection, schema: str | None) -> None:
     with suppress(psycopg.Error):
         # A backend that waits for a lock would not notice that we are gone, and would keep ours. Not to be
         # had on every system; there it notices later.
         await connection.execute("SET client_connection_check_interval = 2000")
     if schema is not None:
         await connection.execute(sql.SQL("SET search_path TO {}, pg_temp").format(sql.Identifier(schema)))
-    return connection
 
 
 @asynccontextmanager

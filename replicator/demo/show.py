@@ -16,7 +16,8 @@ from replicator.buckets.read import follow
 from replicator.config import Config, load
 from replicator.database import connected, migrate
 from replicator.demo import clinic
-from replicator.demo.postgres import Server, find_binaries
+from replicator.demo.binaries import for_the_demo
+from replicator.demo.postgres import Server
 from replicator.observe.tail import line
 from replicator.rules.parse import load_rules
 from replicator.supervise import first_to_end, run_replicate
@@ -24,7 +25,7 @@ from replicator.supervise import first_to_end, run_replicate
 
 async def show(*, seconds: float | None, patients: int, rate: float) -> None:
     """Run the demo for so long, or until it is ended."""
-    binaries = max(find_binaries(os.environ), key=lambda found: found.version)
+    binaries = for_the_demo(os.environ)
     click.echo(f"starting Postgres {binaries.version} ({binaries.origin}) …")
     async with AsyncExitStack() as stack:
         server = stack.enter_context(Server(binaries))
