@@ -260,6 +260,9 @@ class Copier:
         for message in piece.messages:
             if message.prefix == PREFIX:
                 changes = await self._heed(json.loads(message.content), batch) or changes
+        if not self._row_states.concern(changes):
+            return changes
+        await batch.rest()
         whole, holes = await self._row_states.complete(changes)
         if holes:
             await self._note_holes(holes, batch)

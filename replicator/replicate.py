@@ -4,18 +4,20 @@ The main path, as the sentence it is: frames are decoded into messages, messages
 transactions, their changes made whole and routed into intents, intents appended as ops, the checkpoint
 advanced, and what is stored acknowledged to the source.
 
-Many small transactions share one storage transaction: whatever has arrived while the last one was being
-committed goes into the next, within bounds. A large one is appended piece by piece inside one storage
-transaction, and the checkpoint moves when its end has come. Killed anywhere in between, the source sends
-again what was not acknowledged, and `append` recognises what was stored.
+Many small transactions share one storage transaction, within bounds: whatever arrives while one is being
+committed goes into the next. A large one is appended piece by piece inside one storage transaction, and the
+checkpoint moves when its end has come. Killed anywhere in between, the source sends again what was not
+acknowledged, and the batch recognises what was stored.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from replicator.buckets.model import Checkpoint
 from replicator.buckets.write import Batch, Writer
 from replicator.copying import Copier
 from replicator.rules.route import Router
@@ -44,24 +46,39 @@ async def replicate(
 ) -> None:
     """Follow the stream until it is stopped, or something ends it."""
     progress = Progress(writer.checkpoint.lsn)
+
+    def acknowledge(stored: Checkpoint) -> None:
+        """Called when a checkpoint has been committed, and only then."""
+        progress.store(stored.lsn)
+        stream.acknowledge(stored.lsn)
+
     batch, begun = writer.batch(), 0.0
-    while frames := await stream.receive():
-        begun = clock() if batch.is_empty else begun
-        assembled = assembler.assemble(decode_all(frames))
-        for piece in assembled.transactions:
-            if not await batch.covers(piece):
-                changes = await copier.weave(piece, batch)
-                await batch.append(piece, router.route(changes))
-        if assembled.quiet_lsn is not None:
-            progress.hear(assembled.quiet_lsn)
-        if assembler.in_transaction or (stream.waiting and _has_room(batch, limits, clock() - begun)):
-            continue
-        quiet_lsn = progress.due()
-        if quiet_lsn is not None or not batch.is_empty:
-            checkpoint = await batch.commit(quiet_lsn)
-            progress.store(checkpoint.lsn)
-            stream.acknowledge(checkpoint.lsn)
-            batch = writer.batch()
+    try:
+        while frames := await stream.receive():
+            begun = clock() if batch.is_empty else begun
+            assembled = assembler.assemble(decode_all(frames))
+            for piece in assembled.transactions:
+                if not batch.covers(piece):
+                    changes = await copier.weave(piece, batch)
+                    await batch.append(piece, router.route(changes))
+                if piece.end_lsn is not None and not _has_room(batch, limits, clock() - begun):
+                    batch, begun = await batch.commit(acknowledge), clock()
+            if assembled.quiet_lsn is not None:
+                progress.hear(assembled.quiet_lsn)
+            is_to_go_on = stream.waiting and _has_room(batch, limits, clock() - begun)
+            if not assembler.in_transaction and not is_to_go_on:
+                if batch.is_empty:
+                    await writer.settle()  # what is being stored may be all there is to say
+                quiet_lsn = progress.due()
+                if quiet_lsn is not None or not batch.is_empty:
+                    batch = await batch.commit(acknowledge, quiet_lsn)
+            if not stream.waiting:
+                await writer.settle()
+            elif writer.is_committing:
+                await asyncio.sleep(0)  # it needs a turn of the loop now and then
+        await writer.settle()
+    finally:
+        await writer.abandon()
     # What was appended and not committed ends with the storage connection; the source sends it again.
 
 

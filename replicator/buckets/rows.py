@@ -41,10 +41,13 @@ class RowStates:
         self._connection = connection
         self._slot = {"slot": slot}
 
+    def concern(self, changes: Sequence[Change]) -> bool:
+        """Whether any of these changes needs a kept row, or becomes one."""
+        relations = {id(change.relation): change.relation for change in changes}
+        return any(map(keeps_state, relations.values()))
+
     async def complete(self, changes: Sequence[Change]) -> tuple[Sequence[Change], list[tuple[int, Key]]]:
         """The changes made whole, and the keys of rows that had to be left out."""
-        if not any(keeps_state(change.relation) for change in changes):
-            return changes, []
         before = await self._read({place for change in changes for place in _places(change)})
         after = dict(before)
         whole: list[Change] = []

@@ -5,19 +5,26 @@ checkpoint row stops a first one that lost its lock without noticing. Op ids are
 stored checkpoint up; since nobody else writes and a batch commits as a whole, the order of ids is the order
 in which readers can see them, and no id at or below a checkpoint ever appears later.
 
-A transaction that the checkpoint already covers is left out, by its position, inside the storage
-transaction that would append it: so whatever the source sends twice is stored once.
+A transaction that the checkpoint already covers is left out, by its position: so whatever the source sends
+twice is stored once. Each storage transaction begins by holding the checkpoint, and finds it where the one
+before it has left it, or ends.
+
+Making ops and storing them go on side by side. Storage takes in ops while more are made, and commits one
+batch while the next is being made; there is never more than one of each. Where something else has to be said
+on the same connection, `rest` waits until both hands are free.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from zlib import crc32
 
 from psycopg.rows import TupleRow
 
 from replicator import queries
+from replicator.buckets.encode import encode_ops
+from replicator.buckets.inflow import Inflow
 from replicator.buckets.model import Checkpoint, OpId, Position
 from replicator.buckets.read import position
 from replicator.database import Connection, rows
@@ -30,8 +37,10 @@ from replicator.wal.transactions import Transaction
 
 _q = queries.load("buckets")
 
-#: COPY text format: what must be escaped in a value.
-_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+#: So many ops are sent together.
+_LINES_SENT = 500
+#: So many are kept back while the batch before them is being committed.
+_LINES_HELD = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,123 +55,158 @@ class Writer:
     """The one writer of a slot's ops; made by `open_writer`."""
 
     def __init__(self, connection: Connection, slot: str, fence: int, checkpoint: Checkpoint) -> None:
-        self._connection = connection
-        self._slot, self._fence = slot, fence
+        self.connection = connection
+        self.key = {"slot": slot, "fence": fence}
         #: What is committed, as of the last commit that was answered.
         self.checkpoint = checkpoint
+        self.inflow = Inflow(connection)
+        self._committing: asyncio.Task[None] | None = None
 
     def batch(self) -> Batch:
         """The next storage transaction; nothing is sent before something is appended."""
-        return Batch(self._connection, self._slot, self._fence, self)
+        return Batch(self, self.checkpoint)
+
+    @property
+    def is_committing(self) -> bool:
+        return self._committing is not None and not self._committing.done()
+
+    def commit(self, work: Coroutine[None, None, None]) -> None:
+        """Have a batch committed while the next one is being made."""
+        assert self._committing is None, "one batch is committed before the next one begins"
+        self._committing = asyncio.create_task(work)
+
+    async def settle(self) -> None:
+        """Wait until the batch that was to be committed is."""
+        committing, self._committing = self._committing, None
+        if committing is not None:
+            await committing
+
+    async def abandon(self) -> None:
+        """End whatever is under way: nothing of it is to be stored any more."""
+        if self._committing is not None:
+            self._committing.cancel()
+            await asyncio.gather(self._committing, return_exceptions=True)
+        await self.inflow.abandon()
 
 
 class Batch:
     """One storage transaction: some source transactions' ops, and the checkpoint they arrive at."""
 
-    def __init__(self, connection: Connection, slot: str, fence: int, writer: Writer) -> None:
-        self._connection, self._writer = connection, writer
-        self._key = {"slot": slot, "fence": fence}
-        self._open = False
-        self._held = writer.checkpoint
-        self._op_id: int = writer.checkpoint.op_id
-        self._lsn = writer.checkpoint.lsn
+    def __init__(self, writer: Writer, before: Checkpoint) -> None:
+        self._writer = writer
+        #: Where the batch before this one arrives, committed or about to be.
+        self._before = before
+        self._op_id: int = before.op_id
+        self._lsn = before.lsn
         self._lines: list[str] = []
+        self._is_begun = False
+        self.is_empty = True
         #: How much has been appended.
         self.rows = 0
         self.bytes = 0
 
-    async def covers(self, piece: Transaction) -> bool:
-        """Whether the checkpoint already covers this transaction: the source sent it again."""
-        if not self._open:
-            await self._begin()
-        if piece.commit_lsn >= self._held.lsn:
+    def covers(self, piece: Transaction) -> bool:
+        """Whether what is stored already covers this transaction: the source sent it again."""
+        if piece.commit_lsn >= self._before.lsn:
             return False
         mark("already stored", commit_lsn=piece.commit_lsn)
         return True
 
     async def append(self, piece: Transaction, intents: Sequence[Intent]) -> None:
         """Add what a piece of a source transaction, which the checkpoint does not cover, comes to."""
+        self.is_empty = False
+        if Truncated in map(type, intents):
+            await self._add_with_sweeps(intents)
+        else:
+            self._add(intents)  # type: ignore[arg-type]  # there is no Truncated among them
+        if len(self._lines) >= (_LINES_HELD if self._writer.is_committing else _LINES_SENT):
+            await self._send()
+        if piece.end_lsn is not None:
+            self._lsn = piece.end_lsn
+
+    async def commit(self, then: Callable[[Checkpoint], None], quiet_lsn: Lsn | None = None) -> Batch:
+        """Begin to store all of it, at the end of the last transaction or at a quiet position after it.
+
+        Answers the batch that follows, to be filled meanwhile; `then` is called when this one is stored.
+        """
+        await self._send()
+        after = Checkpoint(OpId(self._op_id), max(self._lsn, quiet_lsn or self._lsn))
+        self._writer.commit(self._commit(after, then))
+        return Batch(self._writer, after)
+
+    async def _add_with_sweeps(self, intents: Sequence[Intent]) -> None:
         for intent in intents:
             if isinstance(intent, Truncated):
                 await self.sweep(intent.subkey_prefix)
             else:
-                self._lines.append(self._line(intent))
-        if len(self._lines) >= 2000:
-            await self._copy()
-        if piece.end_lsn is not None:
-            self._lsn = piece.end_lsn
+                self._add([intent])
 
-    async def commit(self, quiet_lsn: Lsn | None = None) -> Checkpoint:
-        """Store everything, at the end of the last transaction or at a quiet position after it."""
-        if not self._open:
-            await self._begin()
-        await self._copy()
-        lsn = max(self._lsn, quiet_lsn or self._lsn)
-        position = {"op_id": self._op_id, "lsn": str(lsn)}
-        cursor = await self._connection.execute(_q.advance, self._key | position)
+    async def _commit(self, after: Checkpoint, then: Callable[[Checkpoint], None]) -> None:
+        writer = self._writer
+        await writer.inflow.rest()
+        position = {"op_id": after.op_id, "lsn": str(after.lsn)}
+        cursor = await writer.connection.execute(_q.advance, writer.key | position)
         if cursor.rowcount != 1:
-            raise _replaced(str(self._key["slot"]))
-        await self._connection.execute(_q.announce)
-        mark("appended", lsn=lsn, op_id=self._op_id, rows=self.rows)
-        await self._connection.execute(b"COMMIT")
-        self._open = False
-        self._writer.checkpoint = Checkpoint(OpId(self._op_id), lsn)
-        mark("stored", lsn=lsn, op_id=self._op_id, rows=self.rows)
-        return self._writer.checkpoint
-
-    @property
-    def is_empty(self) -> bool:
-        return not self._open
+            raise _replaced(str(writer.key["slot"]))
+        await writer.connection.execute(_q.announce)
+        mark("appended", lsn=after.lsn, op_id=after.op_id, rows=self.rows)
+        await writer.connection.execute(b"COMMIT")
+        writer.checkpoint = after
+        mark("stored", lsn=after.lsn, op_id=after.op_id, rows=self.rows)
+        then(after)
 
     async def _begin(self) -> None:
-        await self._connection.execute(b"BEGIN")
-        self._open = True
-        found = await rows(self._connection, _q.hold_checkpoint, **self._key)
-        if not found:
-            raise _replaced(str(self._key["slot"]))
-        self._held = Checkpoint(OpId(found[0][0]), Lsn.parse(found[0][1]))
-        self._op_id, self._lsn = self._held
-
-    def _line(self, intent: Put | Remove) -> str:
-        self._op_id += 1
-        self.rows += 1
-        if isinstance(intent, Put):
-            bucket, kind, row_id, subkey, data = intent
-            op, checksum = "PUT", crc32(f"{kind}\t{row_id}\t{data}".encode())
-            data = _escaped(data)
-        else:
-            bucket, kind, row_id, subkey = intent
-            op, checksum, data = "REMOVE", crc32(f"{kind}\t{row_id}".encode()), "\\N"
-        line = (
-            f"{_escaped(bucket)}\t{self._op_id}\t{op}\t{_escaped(kind)}\t{_escaped(row_id)}\t"
-            f"{_escaped(subkey)}\t{checksum}\t{data}\n"
-        )
-        self.bytes += len(line)
-        return line
-
-    async def _copy(self) -> None:
-        if not self._lines:
+        """Open the transaction, after the one before it, and find the checkpoint as that one left it."""
+        if self._is_begun:
             return
-        block = "".join(self._lines).encode()
-        self._lines.clear()
-        async with self._connection.cursor().copy(_q.append_ops) as copy:
-            await copy.write(block)
+        writer = self._writer
+        await writer.settle()
+        await writer.connection.execute(b"BEGIN")
+        self._is_begun = True
+        found = await rows(writer.connection, _q.hold_checkpoint, **writer.key)
+        if not found:
+            raise _replaced(str(writer.key["slot"]))
+        held = Checkpoint(OpId(found[0][0]), Lsn.parse(found[0][1]))
+        if held != self._before:
+            raise Unavailable(f"slot {writer.key['slot']} is stored up to {held.lsn}, not {self._before.lsn}")
+
+    def _add(self, intents: Sequence[Put | Remove]) -> None:
+        lines = encode_ops(intents, self._op_id)
+        self._op_id += len(lines)
+        self.rows += len(lines)
+        self.bytes += sum(map(len, lines))
+        self._lines += lines
+
+    async def _send(self) -> None:
+        await self._begin()
+        if self._lines:
+            lines = "".join(self._lines)
+            self._lines.clear()
+            await self._writer.inflow.send(lines)
+
+    async def rest(self) -> None:
+        """Be in the transaction, with everything appended so far in it, and nothing under way."""
+        await self._send()
+        await self._writer.inflow.rest()
 
     async def note(self, query: bytes, oid: int, **values: object) -> list[TupleRow]:
         """Record something about a source table, with the ops it belongs to."""
-        key = {"slot": self._key["slot"], "oid": oid, "op_id": self._op_id}
-        cursor = await self._connection.execute(query, key | values)
+        await self.rest()
+        self.is_empty = False
+        key = {"slot": self._writer.key["slot"], "oid": oid, "op_id": self._op_id}
+        cursor = await self._writer.connection.execute(query, key | values)
         return await cursor.fetchall() if cursor.description else []
 
     async def sweep(self, subkey_prefix: str, begun: int | None = None) -> None:
         """Remove what a source table had put, up to an op; or all of it."""
-        await self._copy()
+        await self.rest()
+        self.is_empty = False
         values = {
             "after": self._op_id,
             "prefix": subkey_prefix,
             "begun": self._op_id if begun is None else begun,
         }
-        cursor = await self._connection.execute(_q.sweep_table, values)
+        cursor = await self._writer.connection.execute(_q.sweep_table, values)
         self._op_id += cursor.rowcount
         self.rows += cursor.rowcount
 
@@ -200,13 +244,6 @@ async def begin_again(connection: Connection, slot: str, writer: Writer, lsn: Ls
         await connection.execute(_q.begin_again, values)
     writer.checkpoint = Checkpoint(writer.checkpoint.op_id, lsn)
     return writer
-
-
-def _escaped(value: str) -> str:
-    """A value for COPY's text format; nearly always the value itself."""
-    if value.isprintable() and "\\" not in value:
-        return value
-    return value.translate(_ESCAPES)
 
 
 def _replaced(slot: str) -> StorageUnready:

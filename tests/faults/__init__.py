@@ -1,0 +1,1 @@
+"""One disaster a file: what happens, and what must hold afterwards."""
