@@ -1,47 +1,111 @@
-"""A database → a clinic that is replicated by a process of its own, and can be compared with its buckets."""
+"""A database → tables that are replicated by a process of its own, and can be compared with their buckets."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psycopg
+from psycopg import sql
 
 from replicator import queries
 from replicator.database import migrate
-from tests.fixtures.children import At, Child, StartChild
-from tests.fixtures.postgres import Database
+from replicator.rules.parse import load_rules
+from tests.fixtures.children import CLI, At, Child, StartChild
+from tests.fixtures.postgres import Connection, Database
+from tests.oracle import tight
+from tests.oracle.values import Shown, read
 
-_BUCKETS = """
-SELECT bucket, object_type, object_id, data::jsonb ->> 'notes' FROM (
-    SELECT DISTINCT ON (bucket, object_type, object_id, subkey) *
+#: The newest op of each row of each bucket, as a reader at the shown checkpoint finds it.
+_NEWEST = """
+SELECT bucket, object_type, object_id, data FROM (
+    SELECT DISTINCT ON (bucket, object_type, object_id, subkey) ops.*
     FROM replicator.ops, replicator.checkpoints WHERE ops.op_id <= shown_op_id
     ORDER BY bucket, object_type, object_id, subkey, ops.op_id DESC) AS newest
-WHERE op = 'PUT' ORDER BY 1, 2, 3
+WHERE op = 'PUT'
 """
-_ROWS = """
-SELECT 'user_data["' || id || '"]', 'users', id::text, NULL FROM users
-UNION ALL
-SELECT 'user_data["' || patient_id || '"]', 'vital_signs', id::text, notes FROM vital_signs
-WHERE patient_id IS NOT NULL ORDER BY 1, 2, 3
+_COLUMNS = """
+SELECT a.attname, format_type(a.atttypid, -1) FROM pg_attribute a
+WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+ORDER BY a.attnum
 """
+#: The same op of the same row twice, one right after the other.
+_REPEATED = """
+SELECT bucket, object_type, object_id, op_id FROM (
+    SELECT *, (op, data) IS NOT DISTINCT FROM (lag(op) OVER w, lag(data) OVER w) AS is_repeated
+    FROM replicator.ops
+    WINDOW w AS (PARTITION BY bucket, object_type, object_id, subkey ORDER BY op_id)) AS told
+WHERE is_repeated
+"""
+_AHEAD = """
+SELECT confirmed_flush_lsn, lsn FROM pg_replication_slots, replicator.checkpoints
+WHERE slot_name = slot AND confirmed_flush_lsn > lsn
+"""
+
+_STANDING = """
+SELECT lsn, shown_lsn, name, state FROM replicator.checkpoints LEFT JOIN replicator.tables USING (slot)
+"""
+
+#: Bucket, type, id, and the row as a client holds it.
+Held = tuple[str, str, str, tuple[tuple[str, Shown | None], ...]]
+
+
+def rules_over(**tables: str | None) -> str:
+    """Rules of the form that is understood: for each table the column that says whose a row is, or None."""
+    mine = [
+        f"SELECT * FROM {name} WHERE {column} = bucket.user_id" for name, column in tables.items() if column
+    ]
+    ours = [f"SELECT * FROM {name}" for name, column in tables.items() if not column]
+    definitions: dict[str, object] = {}
+    if mine:
+        definitions["mine"] = {"parameters": "SELECT request.user_id() AS user_id", "data": mine}
+    if ours:
+        definitions["ours"] = {"data": ours}
+    return json.dumps({"bucket_definitions": definitions})
 
 
 class Clinic:
-    """The demo's tables in a database, with what replicates them."""
+    """Tables in a database, with what replicates them: the demo's, or those that a test brings.
 
-    def __init__(self, database: Database, folder: Path, children: StartChild, **source: str) -> None:
+    `rules` is the text of a rules file. With `bounds`, the process runs within them (see oracle/tight.py), so
+    that few rows meet every bound, and what the log does not tell is looked for all the time.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        folder: Path,
+        children: StartChild,
+        *,
+        rules: str | None = None,
+        bounds: Mapping[str, float] | None = None,
+        **source: str,
+    ) -> None:
         self.database, self._children = database, children
         self._file = folder / "replicator.yaml"
         #: Slots are known to the whole server; tests share it.
         self.slot = f"slot_{database.name}"
-        rules = queries.house("config") / "rules.yaml"
+        self._rules = queries.house("config") / "rules.yaml"
+        if rules is not None:
+            self._rules = folder / "rules.yaml"
+            self._rules.write_text(rules)
         keys = {"dsn": database.dsn, "slot": self.slot, **source}
-        self._file.write_text(json.dumps({"source": keys, "rules": str(rules)}))
+        self._file.write_text(json.dumps({"source": keys, "rules": str(self._rules)}))
+        self._target, self._env = CLI, {}
+        if bounds is not None:
+            self._target, self._env = "tests.oracle.tight:main", {tight.VARIABLE: json.dumps(bounds)}
+        self._last: Child | None = None
 
-    async def build(self, patients: int = 3) -> None:
+    async def build(self, patients: int = 3, tables: str | None = None) -> None:
+        """Make the storage and the demo's tables; or, from a test's own SQL, its tables and publication."""
         await migrate(self.database.dsn, "replicator")
+        if tables is not None:
+            with psycopg.connect(self.database.dsn, autocommit=True) as connection:
+                connection.execute(tables.encode())
+            return
         clinic = queries.load("clinic")
         with psycopg.connect(self.database.dsn, autocommit=True) as connection:
             connection.execute(clinic.schema)
@@ -51,8 +115,17 @@ class Clinic:
                 "INSERT INTO users (firebase_uid, full_name) VALUES (%s, 'somebody')", [f"p{number}"]
             )
 
-    def run(self, kill_at: At | None = None) -> Child:
-        return self._children("run", "--config", self._file, kill_at=kill_at)
+    def run(self, kill_at: At | None = None, block_at: At | None = None) -> Child:
+        self._last = self._children(
+            "run",
+            "--config",
+            self._file,
+            target=self._target,
+            env=self._env,
+            kill_at=kill_at,
+            block_at=block_at,
+        )
+        return self._last
 
     def ask(self, *verb: str) -> int:
         """The exit code of another verb."""
@@ -73,13 +146,66 @@ class Clinic:
             listening.execute("LISTEN replicator_checkpoint")
             deadline = time.monotonic() + 60
             while self.database.execute(query, [upto]) != [(True,)]:
-                assert time.monotonic() < deadline, self.database.execute(
-                    "SELECT lsn, shown_lsn FROM replicator.checkpoints"
-                )
+                assert time.monotonic() < deadline, self.database.execute(_STANDING)
+                if self._last is not None and self._last.code is not None:
+                    raise AssertionError(f"it ended with {self._last.code}: {self._last.stderr}")
                 # The wait is for the notice; the timeout looks after a checkpoint that came before it.
                 list(listening.notifies(timeout=0.2, stop_after=1))
 
     def assert_equal(self) -> None:
-        """What buckets reduce to is what the tables hold, and nothing was stored twice."""
-        shown = [row for row in self.database.execute(_BUCKETS) if row[1] in ("users", "vital_signs")]
-        assert shown == self.database.execute(_ROWS)
+        """What buckets reduce to is what the tables hold, in every column; the slot is not ahead of it."""
+        newest = self.database.execute(_NEWEST)
+        shown = Counter(_told(bucket, name, at, read(data)) for bucket, name, at, data in newest)
+        with psycopg.connect(self.database.dsn, options="-c timezone=UTC") as source:
+            expected = Counter(self._expected(source))
+        assert expected - shown == Counter(), "rows that buckets lack"
+        assert shown - expected == Counter(), "rows that buckets should not hold"
+        assert self.database.execute(_AHEAD) == []
+
+    def assert_told_once(self) -> None:
+        """No op says again what the one before it said of the same row; for tables copied only once."""
+        assert self.database.execute(_REPEATED) == []
+
+    def _expected(self, source: Connection) -> Iterator[Held]:
+        for rule in load_rules(self._rules).rules:
+            for query in rule.data:
+                for row in _rows(source, sql.Identifier(query.namespace or "public", query.table)):
+                    owner = None if query.column is None else row[query.column]
+                    if query.column is None or owner is not None:
+                        key = "" if owner is None else json.dumps(owner[1], ensure_ascii=False)
+                        found = row["id"]
+                        yield _told(f"{rule.name}[{key}]", query.output, str(found and found[1]), row)
+
+
+def _rows(source: Connection, table: sql.Identifier) -> Iterator[dict[str, Shown | None]]:
+    """The rows of a table as clients hold them; none if there is no such table."""
+    columns: dict[str, str] = dict(source.execute(_COLUMNS, [table.as_string()]).fetchall())
+    if not columns:
+        return
+    texts = sql.SQL(", ").join([sql.SQL("{}::text").format(sql.Identifier(name)) for name in columns])
+    for values in source.execute(sql.SQL("SELECT {} FROM {}").format(texts, table)).fetchall():
+        yield {
+            name: _shown(sql_type, text)
+            for (name, sql_type), text in zip(columns.items(), values, strict=True)
+        }
+
+
+def _told(bucket: str, output: str, row_id: str, row: Mapping[str, Shown | None]) -> Held:
+    return bucket, output, row_id, tuple(sorted(row.items()))
+
+
+def _shown(sql_type: str, text: str | None) -> Shown | None:
+    """What a client must hold of a value that Postgres casts to this text."""
+    if text is None:
+        return None
+    match sql_type:
+        case "smallint" | "integer" | "bigint":
+            return ("integer", int(text))
+        case "boolean":
+            return ("integer", int(text == "true"))
+        case "real" | "double precision":
+            return ("real", float(text))
+        case "timestamp with time zone":
+            return ("text", text.removesuffix("+00") + "Z")
+        case _:
+            return ("text", text)
