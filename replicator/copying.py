@@ -27,6 +27,7 @@ from replicator.buckets.write import Batch
 from replicator.database import Connection, connected, rows
 from replicator.errors import TableReentered
 from replicator.marks import mark
+from replicator.wal.messages import Relation
 from replicator.wal.preflight import find_missing
 from replicator.wal.snapshot import (
     PREFIX,
@@ -39,7 +40,6 @@ from replicator.wal.snapshot import (
 )
 from replicator.wal.transactions import Change, Transaction
 from replicator.wal.window import Key, Merged, Windows, key_of
-from replicator.wal.wire import Relation
 
 _q = queries.load("copy")
 

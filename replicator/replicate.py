@@ -21,10 +21,10 @@ from replicator.buckets.model import Checkpoint
 from replicator.buckets.write import Batch, Writer
 from replicator.copying import Copier
 from replicator.rules.route import Router
+from replicator.wal.fast import decode_all
 from replicator.wal.progress import Progress
 from replicator.wal.stream import Stream
 from replicator.wal.transactions import Assembler
-from replicator.wal.wire import decode_all
 
 
 class Limits(NamedTuple):

@@ -19,9 +19,9 @@ import orjson
 
 from replicator import queries
 from replicator.database import Connection, rows
+from replicator.wal.messages import UNCHANGED, Relation, Row
 from replicator.wal.transactions import Change, Kind
 from replicator.wal.window import Key, key_of
-from replicator.wal.wire import UNCHANGED, Relation, Row
 
 _q = queries.load("copy")
 

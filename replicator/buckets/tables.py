@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from replicator import queries
 from replicator.database import Connection, rows
+from replicator.wal.messages import Relation
 from replicator.wal.snapshot import Table
 from replicator.wal.window import Key
-from replicator.wal.wire import Relation
 
 _q = queries.load("copy")
 

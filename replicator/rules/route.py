@@ -13,8 +13,8 @@ from typing import NamedTuple
 from replicator.errors import SourceUnready
 from replicator.rules.model import DataQuery, Put, Remove, Rule, Rules
 from replicator.rules.values import encoder, quote
+from replicator.wal.messages import Relation, Row
 from replicator.wal.transactions import Change, Kind
-from replicator.wal.wire import Relation, Row
 
 
 class Truncated(NamedTuple):

@@ -10,7 +10,7 @@ import json.encoder
 from collections.abc import Callable
 from typing import Final
 
-from replicator.wal.wire import Column, Row, Value
+from replicator.wal.messages import Column, Row, Value
 
 Encoder = Callable[[Row], str]
 

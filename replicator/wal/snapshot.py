@@ -16,8 +16,8 @@ from psycopg import sql
 from replicator import queries
 from replicator.database import Connection, rows
 from replicator.errors import SourceUnready
+from replicator.wal.messages import Column, Relation, Row
 from replicator.wal.window import Chunk, Key, Visibility
-from replicator.wal.wire import Column, Relation, Row
 
 _q = queries.load("copy")
 

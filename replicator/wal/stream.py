@@ -33,7 +33,7 @@ from replicator.database import failure
 from replicator.dsn import describe_dsn
 from replicator.errors import ReplicatorError, SlotLost, SourceUnready, Unavailable
 from replicator.marks import mark
-from replicator.wal import wire
+from replicator.wal.frames import KEEPALIVE, status_update, wants_reply
 from replicator.wal.lsn import Lsn
 from replicator.wal.source import printing
 
@@ -252,8 +252,8 @@ class Stream:
             frame = bytes(data)
             append(frame)
             size += length
-            if frame[0] == wire.KEEPALIVE:
-                reply = reply or wire.wants_reply(frame)
+            if frame[0] == KEEPALIVE:
+                reply = reply or wants_reply(frame)
         else:
             length = 0
         if frames:
@@ -274,7 +274,7 @@ class Stream:
     def _say(self, pgconn: pq.abc.PGconn, *, ask: bool = False) -> None:
         """Tell the server what is stored. One that does not read us any more must not hold us up."""
         lsn = self._acknowledged
-        if pgconn.put_copy_data(wire.status_update(lsn, lsn, lsn, _now_us(), reply=ask)):
+        if pgconn.put_copy_data(status_update(lsn, lsn, lsn, _now_us(), reply=ask)):
             self._sent = lsn
         pgconn.flush()
 

@@ -17,8 +17,23 @@ from enum import Enum
 from typing import NamedTuple
 
 from replicator.errors import ProtocolError
-from replicator.wal import wire
+from replicator.wal.frames import Keepalive
 from replicator.wal.lsn import Lsn
+from replicator.wal.messages import (
+    UNCHANGED,
+    Begin,
+    Commit,
+    Delete,
+    Insert,
+    LogicalMessage,
+    Message,
+    Origin,
+    Relation,
+    Row,
+    Truncate,
+    Type,
+    Update,
+)
 
 
 class Kind(Enum):
@@ -34,11 +49,11 @@ class Change(NamedTuple):
     """One row change, with the Relation in force when it happened."""
 
     kind: Kind
-    relation: wire.Relation
+    relation: Relation
     #: The row before, as far as the replica identity sent it; columns it did not send are None.
-    old: wire.Row | None
+    old: Row | None
     #: The row after; UNCHANGED where a TOASTed value was not resent.
-    new: wire.Row | None
+    new: Row | None
     #: Its place among the changes of its transaction.
     ordinal: int
     #: Whether `old` is the whole row (REPLICA IDENTITY FULL) rather than only its key.
@@ -61,9 +76,9 @@ class Transaction:
     committed_at: int
     changes: list[Change] = field(default_factory=list)
     #: Transactional logical messages, which travel like changes.
-    messages: list[wire.LogicalMessage] = field(default_factory=list)
+    messages: list[LogicalMessage] = field(default_factory=list)
     #: Relations described in it, before the changes that follow them: new ones, or known ones changed.
-    relations: list[wire.Relation] = field(default_factory=list)
+    relations: list[Relation] = field(default_factory=list)
     #: The end of the commit record; None while more of this transaction is to come.
     end_lsn: Lsn | None = None
 
@@ -80,7 +95,7 @@ class Assembler:
     """Remembers the relations, and the transaction that is open, from one drain to the next."""
 
     def __init__(self, own_schema: str = "") -> None:
-        self._relations: dict[int, wire.Relation] = {}
+        self._relations: dict[int, Relation] = {}
         #: Relations of our own storage, where a publication FOR ALL TABLES sends us what we wrote ourselves.
         self._own: set[int] = set()
         self._own_schema = own_schema
@@ -92,20 +107,20 @@ class Assembler:
     def in_transaction(self) -> bool:
         return self._open is not None
 
-    def assemble(self, messages: Iterable[wire.Message | wire.Keepalive]) -> Assembled:
+    def assemble(self, messages: Iterable[Message | Keepalive]) -> Assembled:
         """The transactions that these messages complete, and the open piece of the last."""
         done: list[Transaction] = []
         quiet: Lsn | None = None
         for message in messages:
             # Rows first, and by identity of their type: everything else comes once per transaction.
             kind = type(message)
-            if kind is wire.Insert or kind is wire.Update or kind is wire.Delete:
+            if kind is Insert or kind is Update or kind is Delete:
                 self._row(message)  # type: ignore[arg-type]  # mypy does not narrow by identity of types
-            elif kind is wire.Begin:
+            elif kind is Begin:
                 self._begin(message)  # type: ignore[arg-type]  # as above
-            elif kind is wire.Commit:
+            elif kind is Commit:
                 quiet = self._commit(message, done) or quiet  # type: ignore[arg-type]  # as above
-            elif isinstance(message, wire.Keepalive):
+            elif isinstance(message, Keepalive):
                 quiet = quiet if self.in_transaction else message.wal_end
             else:
                 self._other(message)
@@ -115,7 +130,7 @@ class Assembler:
             self._open = Transaction(piece.xid, piece.commit_lsn, piece.committed_at)
         return Assembled(done, quiet)
 
-    def _row(self, message: wire.Insert | wire.Update | wire.Delete) -> None:
+    def _row(self, message: Insert | Update | Delete) -> None:
         if message.relation in self._own:
             return
         try:
@@ -125,11 +140,11 @@ class Assembler:
             raise self._out_of_order(message) from None
         ordinal = self._ordinal
         self._ordinal = ordinal + 1
-        if type(message) is wire.Insert:
+        if type(message) is Insert:
             changes.append(_make(Change, (_INSERT, relation, None, message.new, ordinal, False)))
-        elif type(message) is wire.Update:
+        elif type(message) is Update:
             _, old, old_kind, new, _ = message
-            if old is not None and wire.UNCHANGED in new:
+            if old is not None and UNCHANGED in new:
                 new = _filled(relation, old, old_kind == "O", new)
             changes.append(_make(Change, (_UPDATE, relation, old, new, ordinal, old_kind == "O")))
         else:
@@ -137,13 +152,13 @@ class Assembler:
             old = message.old  # type: ignore[union-attr]  # as above
             changes.append(_make(Change, (_DELETE, relation, old, None, ordinal, whole)))
 
-    def _begin(self, message: wire.Begin) -> None:
+    def _begin(self, message: Begin) -> None:
         if self._open is not None:
             raise self._out_of_order(message)
         self._open = Transaction(message.xid, message.final_lsn, message.commit_time)
         self._ordinal, self._is_empty = 0, True
 
-    def _commit(self, message: wire.Commit, done: list[Transaction]) -> Lsn | None:
+    def _commit(self, message: Commit, done: list[Transaction]) -> Lsn | None:
         """Close the open transaction. One that brought nothing only tells how far the log is."""
         current = self._open
         if current is None or current.commit_lsn != message.commit_lsn:
@@ -155,26 +170,26 @@ class Assembler:
         done.append(current)
         return None
 
-    def _other(self, message: wire.Message) -> None:
+    def _other(self, message: Message) -> None:
         match message:
-            case wire.Relation():
+            case Relation():
                 self._relations[message.oid] = message
                 self._own.discard(message.oid)
                 if message.namespace == self._own_schema:
                     self._own.add(message.oid)
                 elif self._open is not None:
                     self._open.relations.append(message)
-            case wire.Truncate():
+            case Truncate():
                 self._truncate(message)
-            case wire.LogicalMessage():
+            case LogicalMessage():
                 if message.transactional:
                     self._keep(message)
-            case wire.Origin() | wire.Type():
+            case Origin() | Type():
                 pass  # where a change first came from, and the name of a type: nothing follows from either
             case _:
                 raise self._out_of_order(message)
 
-    def _truncate(self, message: wire.Truncate) -> None:
+    def _truncate(self, message: Truncate) -> None:
         current = self._open
         for oid in message.relations:
             if oid in self._own:
@@ -184,13 +199,13 @@ class Assembler:
             current.changes.append(Change(Kind.TRUNCATE, self._relations[oid], None, None, self._ordinal))
             self._ordinal += 1
 
-    def _keep(self, message: wire.LogicalMessage) -> None:
+    def _keep(self, message: LogicalMessage) -> None:
         if self._open is None:
             raise self._out_of_order(message)
         self._open.messages.append(message)
         self._is_empty = False
 
-    def _out_of_order(self, message: wire.Message | wire.Keepalive) -> ProtocolError:
+    def _out_of_order(self, message: Message | Keepalive) -> ProtocolError:
         where = f"in transaction {self._open.xid}" if self._open else "outside a transaction"
         return ProtocolError(
             f"the source sent {type(message).__name__} {where}, where it cannot stand",
@@ -198,14 +213,14 @@ class Assembler:
         )
 
 
-def _filled(relation: wire.Relation, old: wire.Row, old_is_whole: bool, new: wire.Row) -> wire.Row:
+def _filled(relation: Relation, old: Row, old_is_whole: bool, new: Row) -> Row:
     """A new row without the gaps that the old one can fill: all of them, or those in the key.
 
     A key may itself be TOASTed; where it is, the server sends the old key even if it did not change.
     """
     return tuple(
         [
-            o if n is wire.UNCHANGED and (old_is_whole or column.key) else n
+            o if n is UNCHANGED and (old_is_whole or column.key) else n
             for column, o, n in zip(relation.columns, old, new, strict=True)
         ]
     )

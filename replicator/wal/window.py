@@ -18,8 +18,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from replicator.wal.messages import Relation, Row
 from replicator.wal.transactions import Change, Kind
-from replicator.wal.wire import Relation, Row
 
 #: What a table's rows are told apart by: the values of its key columns.
 Key = tuple[str | None, ...]

@@ -1,305 +1,46 @@
-"""Bytes of the replication stream → Frames and pgoutput Messages, by Postgres's own names. No I/O.
+"""Bytes of one pgoutput message → the Message, plainly: a table of what the manual says. No I/O.
 
-A frame is one CopyData payload of the stream: WAL data, which carries one pgoutput message, or a
-keepalive. The messages are those of the manual's chapter "Logical Replication Message Formats",
-protocol versions 1 to 4, and their fields have its names. Inside a streamed block (protocol 2 and up,
-between Stream Start and Stream Stop) some messages say first which transaction they belong to;
-`streamed` tells the decoder to expect that, and `xid` holds it.
+Inside a streamed block (protocol 2 and up, between Stream Start and Stream Stop) some messages say first
+which transaction they belong to; `streamed` tells the decoder to expect that, and `xid` holds it.
 
 Whatever the bytes are, decoding gives a message or raises DecodeError with the offset of the trouble.
 No error repeats bytes of a row: a length read from the wrong place is a piece of somebody's data too.
-
-There are two ways to the same messages. `decode` is the plain one, a table of what the manual says.
-`decode_all` takes the batches of the pipeline, and reads rows with code unrolled for their number of
-columns; wherever that code meets something unusual it gives up, and the plain way says what it is.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
-from functools import cache
-from typing import Any, Final, Literal, NamedTuple, NoReturn, TypeAlias, final
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
 
 from replicator.errors import DecodeError
 from replicator.wal.lsn import Lsn
-
-# -- Values ----------------------------------------------------------------------------------------
-
-
-@final
-class Unchanged:
-    """A TOASTed value that the update did not touch, so the WAL did not resend it.
-
-    There is one, `UNCHANGED`; compare with `is`. It is neither true nor false, so that `value or default`
-    cannot lose a value; and it is no Enum member, so that neither a JSON encoder nor a database driver
-    knows a way to write it down.
-    """
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "UNCHANGED"
-
-    def __bool__(self) -> NoReturn:
-        raise TypeError("UNCHANGED is neither true nor false; ask `value is UNCHANGED`")
-
-    def __reduce__(self) -> str:
-        return "UNCHANGED"  # pickled and copied by name: it stays the only one
-
-
-UNCHANGED: Final = Unchanged()
-
-#: Text format is str, binary format bytes, SQL NULL None.
-Value: TypeAlias = str | bytes | Unchanged | None
-Row: TypeAlias = tuple[Value, ...]
-
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-
-
-def to_datetime(microseconds: int) -> datetime:
-    """A timestamp of the stream (microseconds since 2000-01-01 UTC) as a datetime."""
-    return _EPOCH + timedelta(microseconds=microseconds)
-
-
-# -- Frames ----------------------------------------------------------------------------------------
-
-#: The first byte of a frame.
-XLOG_DATA: Final = ord("w")
-KEEPALIVE: Final = ord("k")
-#: Where the pgoutput message begins in a frame of WAL data.
-PAYLOAD: Final = 25
-
-_FRAMES = {b"w": struct.Struct(">cQQq"), b"k": struct.Struct(">cQqB")}
-_STATUS_UPDATE = struct.Struct(">cQQQq?")
-
-
-class XLogData(NamedTuple):
-    """A piece of WAL: one pgoutput message."""
-
-    wal_start: Lsn
-    wal_end: Lsn
-    send_time: int
-    payload: bytes
-
-
-class Keepalive(NamedTuple):
-    """The server lives, and stands at `wal_end`."""
-
-    wal_end: Lsn
-    send_time: int
-    reply_requested: bool
-
-
-Frame: TypeAlias = XLogData | Keepalive
-
-
-def decode_frame(data: bytes) -> Frame:
-    """One CopyData payload, its message still bytes."""
-    layout = _FRAMES.get(data[:1])
-    if layout is None:
-        raise DecodeError("unknown kind of frame" if data else "an empty frame", 0)
-    if len(data) < layout.size:
-        raise DecodeError("the frame ends early", len(data))
-    tag, *fields = layout.unpack_from(data)
-    if tag == b"w":
-        start, end, sent = fields
-        return XLogData(Lsn(start), Lsn(end), sent, data[PAYLOAD:])
-    end, sent, reply = fields
-    if len(data) > layout.size or reply > 1:
-        raise DecodeError("a keepalive that does not end as one", layout.size - 1)
-    return Keepalive(Lsn(end), sent, reply == 1)
-
-
-def wants_reply(frame: bytes) -> bool:
-    """Whether the server asks, with this frame, to be answered at once."""
-    heard = decode_frame(frame)
-    return isinstance(heard, Keepalive) and heard.reply_requested
-
-
-def status_update(written: int, flushed: int, applied: int, now_us: int, reply: bool = False) -> bytes:
-    """The standby status update: what we have, and whether we want an answer to it."""
-    return _STATUS_UPDATE.pack(b"r", written, flushed, applied, now_us, reply)
-
-
-# -- Messages --------------------------------------------------------------------------------------
-# Times are microseconds since 2000-01-01 UTC. `relation` is the oid that a Relation message described.
-# `xid` is only known inside a streamed block, except where the message itself is about a transaction.
-
-Identity: TypeAlias = Literal["d", "n", "f", "i"]
-#: What an old row is: the key only (all other columns None), or whole (REPLICA IDENTITY FULL).
-OldKind: TypeAlias = Literal["K", "O"]
-
-
-class Begin(NamedTuple):
-    final_lsn: Lsn
-    commit_time: int
-    xid: int
-
-
-class Commit(NamedTuple):
-    commit_lsn: Lsn
-    end_lsn: Lsn
-    commit_time: int
-
-
-class Origin(NamedTuple):
-    commit_lsn: Lsn
-    name: str
-
-
-class Column(NamedTuple):
-    name: str
-    type_oid: int
-    typmod: int
-    key: bool
-
-
-class Relation(NamedTuple):
-    oid: int
-    namespace: str
-    name: str
-    identity: Identity
-    columns: tuple[Column, ...]
-    xid: int | None = None
-
-
-class Type(NamedTuple):
-    oid: int
-    namespace: str
-    name: str
-    xid: int | None = None
-
-
-class Insert(NamedTuple):
-    relation: int
-    new: Row
-    xid: int | None = None
-
-
-class Update(NamedTuple):
-    relation: int
-    old: Row | None
-    old_kind: OldKind | None
-    new: Row
-    xid: int | None = None
-
-
-class Delete(NamedTuple):
-    relation: int
-    old: Row
-    old_kind: OldKind
-    xid: int | None = None
-
-
-class Truncate(NamedTuple):
-    relations: tuple[int, ...]
-    cascade: bool
-    restart_identity: bool
-    xid: int | None = None
-
-
-class LogicalMessage(NamedTuple):
-    """What `pg_logical_emit_message` wrote; the manual calls it just Message."""
-
-    transactional: bool
-    lsn: Lsn
-    prefix: str
-    content: bytes
-    xid: int | None = None
-
-
-class StreamStart(NamedTuple):
-    xid: int
-    first: bool
-
-
-class StreamStop(NamedTuple):
-    pass
-
-
-class StreamCommit(NamedTuple):
-    xid: int
-    commit_lsn: Lsn
-    end_lsn: Lsn
-    commit_time: int
-
-
-class StreamAbort(NamedTuple):
-    """The position and the time are sent with `streaming 'parallel'` only."""
-
-    xid: int
-    subxid: int
-    abort_lsn: Lsn | None = None
-    abort_time: int | None = None
-
-
-class BeginPrepare(NamedTuple):
-    prepare_lsn: Lsn
-    end_lsn: Lsn
-    prepare_time: int
-    xid: int
-    gid: str
-
-
-class Prepare(NamedTuple):
-    prepare_lsn: Lsn
-    end_lsn: Lsn
-    prepare_time: int
-    xid: int
-    gid: str
-
-
-class CommitPrepared(NamedTuple):
-    commit_lsn: Lsn
-    end_lsn: Lsn
-    commit_time: int
-    xid: int
-    gid: str
-
-
-class RollbackPrepared(NamedTuple):
-    prepare_end_lsn: Lsn
-    rollback_end_lsn: Lsn
-    prepare_time: int
-    rollback_time: int
-    xid: int
-    gid: str
-
-
-class StreamPrepare(NamedTuple):
-    prepare_lsn: Lsn
-    end_lsn: Lsn
-    prepare_time: int
-    xid: int
-    gid: str
-
-
-Message: TypeAlias = (
-    Begin
-    | Commit
-    | Origin
-    | Relation
-    | Type
-    | Insert
-    | Update
-    | Delete
-    | Truncate
-    | LogicalMessage
-    | StreamStart
-    | StreamStop
-    | StreamCommit
-    | StreamAbort
-    | BeginPrepare
-    | Prepare
-    | CommitPrepared
-    | RollbackPrepared
-    | StreamPrepare
+from replicator.wal.messages import (
+    UNCHANGED,
+    Begin,
+    BeginPrepare,
+    Column,
+    Commit,
+    CommitPrepared,
+    Delete,
+    Insert,
+    LogicalMessage,
+    Message,
+    Origin,
+    Prepare,
+    Relation,
+    RollbackPrepared,
+    Row,
+    StreamAbort,
+    StreamCommit,
+    StreamPrepare,
+    StreamStart,
+    StreamStop,
+    Truncate,
+    Type,
+    Update,
+    Value,
 )
-
-
-# -- The plain way ---------------------------------------------------------------------------------
 
 
 class _Reader:
@@ -575,137 +316,3 @@ _MESSAGES: Final[dict[bytes, tuple[str, Callable[[_Reader], Message]]]] = {
 }
 #: What begins with an xid inside a streamed block.
 _TELL_XID: Final = b"RYIUDTM"
-
-
-# -- The fast way ----------------------------------------------------------------------------------
-# All rows of one table begin alike: what happened, the oid, which row follows, the number of columns. Those
-# eight bytes, once a plainly decoded message has shown them to be right, lead to a function unrolled for that
-# number of columns. It accepts nothing that the plain way refuses, and decides nothing: on any surprise
-# it returns None, and the plain way decodes the frame or says what is wrong with it.
-#
-# Measured in CPython 3.11 with rows of nine columns and 240 bytes, as rates: the plain way 1, one loop over
-# the columns 3.2, unrolled 3.7. Decoding the frame once as Latin-1 and cutting values from that text gains
-# a tenth more where all is short ASCII, and loses it where a value is long or not ASCII; it is not done.
-
-_ReadRow: TypeAlias = Callable[[bytes, int, int, int | None], Message | None]
-
-#: By the first eight bytes of a row's message (without its xid): how to read it, and its relation.
-_seen: Final[dict[bytes, tuple[_ReadRow, int]]] = {}
-#: Tables come and go; what is remembered about them has an end.
-_SEEN_MAX = 10_000
-#: Compiling takes a while; a table wider than this is read plainly.
-_COLUMNS_MAX = 400
-_ROWS: Final = (Insert, Update, Delete)
-_EDGES: Final = (StreamStart, StreamStop)
-
-
-def decode_all(frames: Sequence[bytes], streamed: bool = False) -> list[Message | Keepalive]:
-    """What these frames say, in order: their messages, and the keepalives between them.
-
-    `streamed` says whether the first of them is inside a streamed block; the blocks that begin and end
-    among them are noticed.
-    """
-    messages: list[Message | Keepalive] = []
-    append, seen = messages.append, _seen.get
-    for frame in frames:
-        message: Message | Keepalive | None = None
-        if streamed:
-            known, at, xid = seen(frame[25:26] + frame[30:37]), 37, int.from_bytes(frame[26:30])
-        else:
-            known, at, xid = seen(frame[25:33]), 33, None
-        if known is not None and frame[0] == XLOG_DATA:
-            read, relation = known
-            message = read(frame, at, relation, xid)
-        if message is None:
-            message = _decode_plainly(frame, streamed)
-            if isinstance(message, _EDGES):
-                streamed = isinstance(message, StreamStart)
-        append(message)
-    return messages
-
-
-def _decode_plainly(frame: bytes, streamed: bool) -> Message | Keepalive:
-    if frame[:1] != b"w" or len(frame) < PAYLOAD:
-        heard = decode_frame(frame)
-        assert isinstance(heard, Keepalive)
-        return heard
-    message = decode(frame, PAYLOAD, streamed)
-    if isinstance(message, _ROWS):
-        _remember(frame[25:26] + frame[30:37] if streamed else frame[25:33], message.relation)
-    return message
-
-
-def _remember(head: bytes, relation: int) -> None:
-    count = int.from_bytes(head[6:])
-    if head in _seen or count > _COLUMNS_MAX:
-        return
-    if len(_seen) >= _SEEN_MAX:
-        _seen.clear()
-    _seen[head] = _unrolled(chr(head[0]), chr(head[5]), count), relation
-
-
-# `data` gets four bytes more than the frame, so that a length can be read (and ignored) after a final NULL.
-_READ = """
-def read(data, at, relation, xid):
-    try:
-        end = len(data)
-        data += b"\\0\\0\\0\\0"
-{body}
-    except (OutOfBytes, UnicodeDecodeError):
-        return None
-    return {result} if at == end else None
-"""
-_READ_VALUE = """
-        kind, size = head(data, at)
-        if kind == 0x74:
-            start = at + 5
-            at = start + size
-            {name} = data[start:at].decode()
-        elif kind == 0x6E:
-            {name} = None
-            at += 1
-        elif kind == 0x75:
-            {name} = UNCHANGED
-            at += 1
-        else:
-            return None
-"""
-_READ_NEXT_ROW = """
-        if data[at : at + 3] != {head}:
-            return None
-        at += 3
-"""
-#: The tuple is made first and given its type after: half the price of calling the type.
-_RESULTS: Final = {
-    "I": "make(Insert, (relation, {new}, xid))",
-    "U": "make(Update, (relation, {old}, {old_kind}, {new}, xid))",
-    "D": "make(Delete, (relation, {old}, {old_kind}, xid))",
-}
-
-
-@cache
-def _unrolled(tag: str, first: str, count: int) -> _ReadRow:
-    """How to read an I, U or D whose first row is an N, K or O of so many columns."""
-    new, old = ([f"{row}{number}" for number in range(count)] for row in ("new", "old"))
-    rows = [new] if first == "N" else [old, new] if tag == "U" else [old]
-    next_row = _READ_NEXT_ROW.format(head=b"N" + count.to_bytes(2))
-    body = next_row.join("".join(_READ_VALUE.format(name=name) for name in row) for row in rows)
-    result = _RESULTS[tag].format(
-        new=_display(new),
-        old="None" if first == "N" else _display(old),
-        old_kind=None if first == "N" else repr(first),
-    )
-    names: dict[str, Any] = {
-        "head": struct.Struct(">BI").unpack_from,
-        "make": tuple.__new__,
-        "OutOfBytes": struct.error,
-        "UNCHANGED": UNCHANGED,
-        **{kind.__name__: kind for kind in (Insert, Update, Delete)},
-    }
-    exec(compile(_READ.format(body=body, result=result), f"<{tag}{first}{count}>", "exec"), names)
-    read: _ReadRow = names["read"]
-    return read
-
-
-def _display(names: list[str]) -> str:
-    return f"({''.join(f'{name}, ' for name in names)})"

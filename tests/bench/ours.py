@@ -23,10 +23,10 @@ from replicator.config import Config
 from replicator.database import Connection, connected, migrate
 from replicator.rules.parse import parse_rules
 from replicator.supervise import first_to_end, run_replicate
+from replicator.wal.fast import decode_all
 from replicator.wal.lsn import Lsn
 from replicator.wal.stream import Stream
 from replicator.wal.transactions import Assembler
-from replicator.wal.wire import decode_all
 from tests.bench import workload
 from tests.bench.machine import memory_peak_mb
 

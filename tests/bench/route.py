@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from replicator.rules.parse import parse_rules
 from replicator.rules.route import Router
+from replicator.wal.fast import decode_all
 from replicator.wal.transactions import Assembler
-from replicator.wal.wire import decode_all
 from tests.bench import frames, workload
 from tests.bench.bench import Bench
 from tests.bench.result import Result, at_least

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicator.errors import ProtocolError
+from replicator.wal.fast import decode_all
+from replicator.wal.frames import Keepalive
 from replicator.wal.lsn import Lsn
-from replicator.wal.transactions import Assembler, Change, Kind, Transaction
-from replicator.wal.wire import (
+from replicator.wal.messages import (
     UNCHANGED,
     Begin,
     BeginPrepare,
@@ -24,7 +25,6 @@ from replicator.wal.wire import (
     CommitPrepared,
     Delete,
     Insert,
-    Keepalive,
     LogicalMessage,
     Message,
     Origin,
@@ -39,8 +39,8 @@ from replicator.wal.wire import (
     Truncate,
     Type,
     Update,
-    decode_all,
 )
+from replicator.wal.transactions import Assembler, Change, Kind, Transaction
 
 Said: TypeAlias = Message | Keepalive
 

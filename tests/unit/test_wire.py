@@ -20,9 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replicator.errors import DecodeError
-from replicator.wal import wire
+from replicator.wal import fast
+from replicator.wal.fast import decode_all
+from replicator.wal.frames import PAYLOAD, Keepalive, XLogData, decode_frame, status_update, wants_reply
 from replicator.wal.lsn import Lsn
-from replicator.wal.wire import (
+from replicator.wal.messages import (
     UNCHANGED,
     Begin,
     BeginPrepare,
@@ -32,13 +34,13 @@ from replicator.wal.wire import (
     Delete,
     Identity,
     Insert,
-    Keepalive,
     LogicalMessage,
     Message,
     Origin,
     Prepare,
     Relation,
     RollbackPrepared,
+    Row,
     StreamAbort,
     StreamCommit,
     StreamPrepare,
@@ -46,12 +48,12 @@ from replicator.wal.wire import (
     StreamStop,
     Truncate,
     Type,
+    Unchanged,
     Update,
-    XLogData,
-    decode,
-    decode_all,
-    decode_frame,
+    Value,
+    to_datetime,
 )
+from replicator.wal.wire import decode
 
 # -- What real servers said ------------------------------------------------------------------------
 
@@ -250,7 +252,7 @@ def test_keepalives_say_where_the_server_stands_and_whether_it_wants_an_answer(s
     recorded = Session(server, "keepalives")
     heard = [message for message in recorded.messages if isinstance(message, Keepalive)]
     assert [keepalive.reply_requested for keepalive in heard] == [False] * (len(heard) - 1) + [True]
-    assert [wire.wants_reply(frame) for frame in recorded.frames] == [h.reply_requested for h in heard]
+    assert [wants_reply(frame) for frame in recorded.frames] == [h.reply_requested for h in heard]
     for earlier, later in pairwise(heard):
         assert earlier.wal_end <= later.wal_end
         assert earlier.send_time < later.send_time
@@ -400,20 +402,20 @@ def string(text: str) -> bytes:
     return text.encode() + b"\0"
 
 
-def value(value: wire.Value) -> bytes:
+def value(value: Value) -> bytes:
     if value is None:
         return b"n"
-    if isinstance(value, wire.Unchanged):
+    if isinstance(value, Unchanged):
         return b"u"
     raw = value.encode() if isinstance(value, str) else value
     return (b"t" if isinstance(value, str) else b"b") + struct.pack(">i", len(raw)) + raw
 
 
-def row(kind: str, values: wire.Row) -> bytes:
+def row(kind: str, values: Row) -> bytes:
     return kind.encode() + struct.pack(">H", len(values)) + b"".join(map(value, values))
 
 
-def old_row(kind: str | None, values: wire.Row | None) -> bytes:
+def old_row(kind: str | None, values: Row | None) -> bytes:
     return b"" if kind is None or values is None else row(kind, values)
 
 
@@ -529,7 +531,7 @@ def test_every_message_is_read_back_and_both_ways_agree(message: Message, xid: i
 def test_rows_like_one_seen_before_are_read_without_the_plain_way(
     monkeypatch: pytest.MonkeyPatch, shape: Insert | Update | Delete, streamed: bool
 ) -> None:
-    def with_row(row: wire.Row) -> Any:
+    def with_row(row: Row) -> Any:
         replaced: dict[str, Any] = {
             name: row for name in ("old", "new") if getattr(shape, name, None) is not None
         }
@@ -541,7 +543,7 @@ def test_rows_like_one_seen_before_are_read_without_the_plain_way(
     first = with_row(("one", "two", "three"))
     others = [with_row(row) for row in ((None, "", None), ("ä" * 200, UNCHANGED, "x"), ("", "", UNCHANGED))]
     decode_all(frames([first]), streamed)
-    monkeypatch.delattr(wire, "_decode_plainly")
+    monkeypatch.delattr(fast, "_decode_plainly")
     assert_same(decode_all(frames(others), streamed), others)
 
 
@@ -551,11 +553,11 @@ def test_a_very_wide_row_is_read_all_the_same() -> None:
 
 
 def test_what_is_remembered_about_tables_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "_SEEN_MAX", 10)
-    monkeypatch.setattr(wire, "_seen", {})
+    monkeypatch.setattr(fast, "_SEEN_MAX", 10)
+    monkeypatch.setattr(fast, "_seen", {})
     inserts = [Insert(oid, (str(oid), None)) for oid in range(100)] * 2
     assert_same(decode_all([frame_of(encode(insert)) for insert in inserts]), inserts)
-    assert 0 < len(wire._seen) <= 10
+    assert 0 < len(fast._seen) <= 10
 
 
 def test_keepalives_keep_their_place_between_messages() -> None:
@@ -571,15 +573,15 @@ def test_a_frame_of_wal_data_says_where_it_is_from() -> None:
         [decode_frame(frame)],
         [XLogData(Lsn.parse("16/B374D848"), Lsn.parse("16/B374D849"), -2, b"E")],
     )
-    assert not wire.wants_reply(frame)
+    assert not wants_reply(frame)
 
 
 def test_a_status_update_is_what_the_manual_says() -> None:
-    said = wire.status_update(Lsn.parse("1/2"), Lsn.parse("0/3"), 4, now_us=5)
+    said = status_update(Lsn.parse("1/2"), Lsn.parse("0/3"), 4, now_us=5)
     assert said[:1] == b"r"
     assert said[1:33].hex(" ", 8) == "0000000100000002 0000000000000003 0000000000000004 0000000000000005"
     assert said[33:] == b"\0"
-    assert wire.status_update(0, 0, 0, 0, reply=True)[-1] == 1
+    assert status_update(0, 0, 0, 0, reply=True)[-1] == 1
 
 
 def test_an_empty_namespace_is_pg_catalog() -> None:
@@ -589,9 +591,9 @@ def test_an_empty_namespace_is_pg_catalog() -> None:
 
 
 def test_times_count_from_the_year_2000() -> None:
-    assert wire.to_datetime(0) == datetime(2000, 1, 1, tzinfo=UTC)
-    assert wire.to_datetime(848_543_590_123_456) == datetime(2026, 11, 21, 2, 33, 10, 123456, UTC)
-    assert wire.to_datetime(-1) < wire.to_datetime(0)
+    assert to_datetime(0) == datetime(2000, 1, 1, tzinfo=UTC)
+    assert to_datetime(848_543_590_123_456) == datetime(2026, 11, 21, 2, 33, 10, 123456, UTC)
+    assert to_datetime(-1) < to_datetime(0)
 
 
 def test_unchanged_is_one_and_no_truth() -> None:
@@ -691,7 +693,7 @@ def payloads() -> list[tuple[bytes, bool]]:
                 if isinstance(message, StreamStart | StreamStop):
                     inside = isinstance(message, StreamStart)
                 if not isinstance(message, Keepalive):
-                    found[frame[wire.PAYLOAD :], inside and isinstance(message, TELL_XID)] = None
+                    found[frame[PAYLOAD:], inside and isinstance(message, TELL_XID)] = None
     return list(found)
 
 
@@ -703,7 +705,7 @@ def outcome(payload: bytes, streamed: bool) -> str:
     data = frame_of(payload)
     ends: list[str] = []
     ways: list[Callable[[], object]] = [
-        lambda: decode(data, wire.PAYLOAD, streamed),
+        lambda: decode(data, PAYLOAD, streamed),
         lambda: decode_all([data], streamed)[0],
     ]
     for way in ways:
@@ -763,7 +765,7 @@ def test_random_bytes_give_a_message_or_a_decode_error(rng: random.Random) -> No
 @given(st.binary(max_size=60))
 def test_any_frame_is_decoded_or_refused(frame: bytes) -> None:
     refused = 0
-    for way in (lambda: decode_all([frame])[0], lambda: decode_frame(frame), lambda: wire.wants_reply(frame)):
+    for way in (lambda: decode_all([frame])[0], lambda: decode_frame(frame), lambda: wants_reply(frame)):
         try:
             way()
         except DecodeError as error:

@@ -1,0 +1,145 @@
+"""Frames, in batches → Messages: the same as wire.py's, several times faster. No I/O.
+
+All rows of one table begin alike: what happened, the oid, which row follows, the number of columns. Those
+eight bytes, once a plainly decoded message has shown them to be right, lead to a function unrolled for that
+number of columns. It accepts nothing that the plain way refuses, and decides nothing: on any surprise
+it returns None, and the plain way decodes the frame or says what is wrong with it.
+
+Measured in CPython 3.11 with rows of nine columns and 240 bytes, as rates: the plain way 1, one loop over
+the columns 3.2, unrolled 3.7. Decoding the frame once as Latin-1 and cutting values from that text gains
+a tenth more where all is short ASCII, and loses it where a value is long or not ASCII; it is not done.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, Final, TypeAlias
+
+from replicator.wal.frames import PAYLOAD, XLOG_DATA, Keepalive, decode_frame
+from replicator.wal.messages import UNCHANGED, Delete, Insert, Message, StreamStart, StreamStop, Update
+from replicator.wal.wire import decode
+
+_ReadRow: TypeAlias = Callable[[bytes, int, int, int | None], Message | None]
+
+#: By the first eight bytes of a row's message (without its xid): how to read it, and its relation.
+_seen: Final[dict[bytes, tuple[_ReadRow, int]]] = {}
+#: Tables come and go; what is remembered about them has an end.
+_SEEN_MAX = 10_000
+#: Compiling takes a while; a table wider than this is read plainly.
+_COLUMNS_MAX = 400
+_ROWS: Final = (Insert, Update, Delete)
+_EDGES: Final = (StreamStart, StreamStop)
+
+
+def decode_all(frames: Sequence[bytes], streamed: bool = False) -> list[Message | Keepalive]:
+    """What these frames say, in order: their messages, and the keepalives between them.
+
+    `streamed` says whether the first of them is inside a streamed block; the blocks that begin and end
+    among them are noticed.
+    """
+    messages: list[Message | Keepalive] = []
+    append, seen = messages.append, _seen.get
+    for frame in frames:
+        message: Message | Keepalive | None = None
+        if streamed:
+            known, at, xid = seen(frame[25:26] + frame[30:37]), 37, int.from_bytes(frame[26:30])
+        else:
+            known, at, xid = seen(frame[25:33]), 33, None
+        if known is not None and frame[0] == XLOG_DATA:
+            read, relation = known
+            message = read(frame, at, relation, xid)
+        if message is None:
+            message = _decode_plainly(frame, streamed)
+            if isinstance(message, _EDGES):
+                streamed = isinstance(message, StreamStart)
+        append(message)
+    return messages
+
+
+def _decode_plainly(frame: bytes, streamed: bool) -> Message | Keepalive:
+    if frame[:1] != b"w" or len(frame) < PAYLOAD:
+        heard = decode_frame(frame)
+        assert isinstance(heard, Keepalive)
+        return heard
+    message = decode(frame, PAYLOAD, streamed)
+    if isinstance(message, _ROWS):
+        _remember(frame[25:26] + frame[30:37] if streamed else frame[25:33], message.relation)
+    return message
+
+
+def _remember(head: bytes, relation: int) -> None:
+    count = int.from_bytes(head[6:])
+    if head in _seen or count > _COLUMNS_MAX:
+        return
+    if len(_seen) >= _SEEN_MAX:
+        _seen.clear()
+    _seen[head] = _unrolled(chr(head[0]), chr(head[5]), count), relation
+
+
+# `data` gets four bytes more than the frame, so that a length can be read (and ignored) after a final NULL.
+_READ = """
+def read(data, at, relation, xid):
+    try:
+        end = len(data)
+        data += b"\\0\\0\\0\\0"
+{body}
+    except (OutOfBytes, UnicodeDecodeError):
+        return None
+    return {result} if at == end else None
+"""
+_READ_VALUE = """
+        kind, size = head(data, at)
+        if kind == 0x74:
+            start = at + 5
+            at = start + size
+            {name} = data[start:at].decode()
+        elif kind == 0x6E:
+            {name} = None
+            at += 1
+        elif kind == 0x75:
+            {name} = UNCHANGED
+            at += 1
+        else:
+            return None
+"""
+_READ_NEXT_ROW = """
+        if data[at : at + 3] != {head}:
+            return None
+        at += 3
+"""
+#: The tuple is made first and given its type after: half the price of calling the type.
+_RESULTS: Final = {
+    "I": "make(Insert, (relation, {new}, xid))",
+    "U": "make(Update, (relation, {old}, {old_kind}, {new}, xid))",
+    "D": "make(Delete, (relation, {old}, {old_kind}, xid))",
+}
+
+
+@cache
+def _unrolled(tag: str, first: str, count: int) -> _ReadRow:
+    """How to read an I, U or D whose first row is an N, K or O of so many columns."""
+    new, old = ([f"{row}{number}" for number in range(count)] for row in ("new", "old"))
+    rows = [new] if first == "N" else [old, new] if tag == "U" else [old]
+    next_row = _READ_NEXT_ROW.format(head=b"N" + count.to_bytes(2))
+    body = next_row.join("".join(_READ_VALUE.format(name=name) for name in row) for row in rows)
+    result = _RESULTS[tag].format(
+        new=_display(new),
+        old="None" if first == "N" else _display(old),
+        old_kind=None if first == "N" else repr(first),
+    )
+    names: dict[str, Any] = {
+        "head": struct.Struct(">BI").unpack_from,
+        "make": tuple.__new__,
+        "OutOfBytes": struct.error,
+        "UNCHANGED": UNCHANGED,
+        **{kind.__name__: kind for kind in (Insert, Update, Delete)},
+    }
+    exec(compile(_READ.format(body=body, result=result), f"<{tag}{first}{count}>", "exec"), names)
+    read: _ReadRow = names["read"]
+    return read
+
+
+def _display(names: list[str]) -> str:
+    return f"({''.join(f'{name}, ' for name in names)})"
