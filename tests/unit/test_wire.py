@@ -547,6 +547,24 @@ def test_rows_like_one_seen_before_are_read_without_the_plain_way(
     assert_same(decode_all(frames(others), streamed), others)
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_where_transactions_begin_and_end_is_read_without_the_plain_way(
+    monkeypatch: pytest.MonkeyPatch, streamed: bool
+) -> None:
+    bounds: list[Any] = [Begin(Lsn(2**64 - 1), -1, 2**32 - 1), Commit(Lsn(1), Lsn(1), 2**63 - 1)]
+    monkeypatch.delattr(fast, "_decode_plainly")
+    assert_same(decode_all([frame_of(encode(message)) for message in bounds], streamed), bounds)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(b"BCOIkw"), st.sampled_from((21, 26)), st.data())
+def test_what_is_as_long_as_a_beginning_or_an_end_is_not_taken_for_one(
+    tag: int, size: int, data: st.DataObject
+) -> None:
+    near_zero = st.lists(st.sampled_from((0, 0, 0, 1, 255)), min_size=size - 1, max_size=size - 1)
+    outcome(bytes([tag, *data.draw(near_zero)]), False)
+
+
 def test_a_very_wide_row_is_read_all_the_same() -> None:
     wide = Update(7, tuple(map(str, range(1600))), "O", (None, UNCHANGED) * 800)
     assert_same(decode_all([frame_of(encode(wide))] * 3), [wide] * 3)
