@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from replicator.buckets.model import Checkpoint
 from replicator.buckets.write import Batch, Writer
-from replicator.copying import Copier
+from replicator.copying.weave import Weaver
 from replicator.rules.route import Router
 from replicator.wal.fast import decode_all
 from replicator.wal.progress import Progress
@@ -38,7 +38,7 @@ class Limits(NamedTuple):
 async def replicate(
     stream: Stream,
     assembler: Assembler,
-    copier: Copier,
+    weaver: Weaver,
     router: Router,
     writer: Writer,
     limits: Limits,
@@ -59,7 +59,7 @@ async def replicate(
             assembled = assembler.assemble(decode_all(frames))
             for piece in assembled.transactions:
                 if not batch.covers(piece):
-                    changes = await copier.weave(piece, batch)
+                    changes = await weaver.weave(piece, batch)
                     await batch.append(piece, router.route(changes))
                 if piece.end_lsn is not None and not _has_room(batch, limits, clock() - begun):
                     batch, begun = await batch.commit(acknowledge), clock()

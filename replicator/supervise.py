@@ -13,7 +13,9 @@ from replicator.buckets.divergence import divergence
 from replicator.buckets.rows import RowStates
 from replicator.buckets.write import Source, Writer, begin, begin_again, open_writer
 from replicator.config import Config
-from replicator.copying import Copier, Wanted
+from replicator.copying.copier import Copier
+from replicator.copying.copies import Copies, Wanted
+from replicator.copying.weave import Weaver
 from replicator.database import Connection, check_migrated, connected
 from replicator.errors import SlotBlocked, SlotLost, Unavailable
 from replicator.marks import mark
@@ -63,7 +65,8 @@ async def replicate_once(config: Config, rules: Rules, stop: asyncio.Event) -> N
         await require_ready(clinic, source.publication, rules.tables())
         writer = await open_or_begin(store, clinic, config)
         wanted = Wanted(config.source_dsn, source.slot, source.publication, rules.tables())
-        copier = Copier(wanted, clinic, notes, RowStates(store, source.slot))
+        copies = Copies(wanted)
+        copier = Copier(copies, clinic, notes)
         await copier.prepare()
         timeout_s = await sender_timeout_s(clinic)
         start = writer.checkpoint.lsn
@@ -75,7 +78,7 @@ async def replicate_once(config: Config, rules: Rules, stop: asyncio.Event) -> N
             replicate(
                 stream,
                 Assembler(own_schema=schema),
-                copier,
+                Weaver(copies, RowStates(store, source.slot)),
                 Router(rules),
                 writer,
                 Limits(limits.batch_rows, limits.batch_bytes, limits.batch_ms / 1000),

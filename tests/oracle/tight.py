@@ -17,11 +17,11 @@ from typing import Any
 #: The environment variable that carries the bounds to a child process.
 VARIABLE = "REPLICATOR_TEST_BOUNDS"
 TIGHT: Mapping[str, float] = {
-    "replicator.copying._FIRST_ROWS": 7,
-    "replicator.copying._HOLES_MAX": 20,
-    "replicator.copying._HOLES_AT_ONCE": 3,
-    "replicator.copying._ASKED_S": 0.05,
-    "replicator.copying.LOOK_S": 0.5,
+    "replicator.copying.copier._FIRST_ROWS": 7,
+    "replicator.copying.copies.HOLES_MAX": 20,
+    "replicator.copying.copier._HOLES_AT_ONCE": 3,
+    "replicator.copying.copier._ASKED_S": 0.05,
+    "replicator.copying.copier.LOOK_S": 0.5,
     "replicator.wal.snapshot.CHUNK_BYTES": 30_000,
     "replicator.wal.snapshot.CHUNK_ROWS_MAX": 12,
     "replicator.wal.window.REMEMBERED": 20,

@@ -1,0 +1,129 @@
+"""Tables, windows, holes, and who waits for which mark: what the two halves of copying know together.
+
+Both run on one event loop, and nothing here waits, so that what one half does the other finds done whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from replicator.buckets.tables import TableState
+from replicator.wal.snapshot import Table
+from replicator.wal.window import Key, Merged, Windows
+
+#: So many rows at most are read again one by one; beyond that the whole table is.
+HOLES_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be replicated: tables of a publication, for a slot."""
+
+    source_dsn: str
+    slot: str
+    publication: str
+    tables: Sequence[tuple[str, str]]
+
+
+class Restarted(Exception):
+    """The table changed while it was being copied; the copy begins again."""
+
+
+class Copies:
+    """The copies of one slot's tables, as they stand."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+        #: By oid, how far each copy has come.
+        self.tables: dict[int, TableState] = {}
+        #: By oid, what the source's catalogue said when it was last looked at.
+        self.catalogue: dict[int, Table] = {}
+        self.windows = Windows()
+        #: Set when the catalogue wants looking at.
+        self.poked = asyncio.Event()
+        #: Marks of an earlier run are told from ours by this.
+        self._run = secrets.token_hex(4)
+        self._counter = 0
+        #: By the name of the mark that answers it: whose table, and who waits.
+        self._awaited: dict[str, tuple[int, asyncio.Future[Merged | None]]] = {}
+        #: By table, keys of rows that arrived incomplete; a key's values stand in the order of the columns.
+        self._holes: dict[int, dict[Key, None]] = {}
+        #: Tables with more of them than are worth noting.
+        self._riddled: set[int] = set()
+
+    def poke(self) -> None:
+        """Look at once: something was asked for."""
+        self.poked.set()
+
+    # -- marks -------------------------------------------------------------------------------------
+
+    def name_mark(self) -> str:
+        """A name for a mark, which no other mark has."""
+        self._counter += 1
+        return f"{self._run}/{self._counter}"
+
+    def is_ours(self, name: str) -> bool:
+        return name.startswith(self._run + "/")
+
+    def expect(self, name: str, oid: int) -> asyncio.Future[Merged | None]:
+        """What answers when the mark of this name has been acted on."""
+        future: asyncio.Future[Merged | None] = asyncio.get_running_loop().create_future()
+        self._awaited[name] = oid, future
+        return future
+
+    def is_awaited(self, name: str) -> bool:
+        return name in self._awaited
+
+    def answer(self, name: str, merged: Merged | None) -> None:
+        """The mark of this name has been acted on."""
+        _, future = self._awaited.pop(name, (0, None))
+        if future is not None and not future.done():
+            future.set_result(merged)
+
+    def abandon(self, oid: int) -> None:
+        """Whatever was being copied of this table is not wanted any more."""
+        self.windows.forget(oid)
+        self._holes.pop(oid, None)
+        self._riddled.discard(oid)
+        for name, (whose, future) in list(self._awaited.items()):
+            if whose == oid:
+                del self._awaited[name]
+                if not future.done():
+                    future.set_exception(Restarted())
+
+    # -- holes -------------------------------------------------------------------------------------
+
+    def note_hole(self, oid: int, key: Key) -> None:
+        """A row of this table has arrived without all its values."""
+        noted = self._holes.setdefault(oid, {})
+        noted[key] = None
+        if len(noted) > HOLES_MAX:
+            noted.clear()
+            self._riddled.add(oid)
+
+    def fill_hole(self, oid: int, key: Key) -> None:
+        """A row of this table has been brought whole."""
+        if noted := self._holes.get(oid):
+            noted.pop(key, None)
+
+    def has_holes(self, oid: int) -> bool:
+        return oid in self._riddled or bool(self._holes.get(oid))
+
+    def take_riddled(self, oid: int) -> bool:
+        """Whether the whole table has to be read again; with that, every hole counts as taken."""
+        if oid not in self._riddled:
+            return False
+        self._riddled.discard(oid)
+        self._holes.pop(oid, None)
+        return True
+
+    def take_holes(self, oid: int, most: int) -> list[Key]:
+        """Some of the holes. One whose row arrives incomplete once more is noted once more."""
+        noted = self._holes.get(oid, {})
+        taken = list(noted)[:most]
+        for key in taken:
+            del noted[key]
+        return taken

@@ -1,0 +1,170 @@
+"""A piece of a transaction, and the marks in it → whole changes, with chunks among them, in the stream."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+
+from replicator import queries
+from replicator.buckets.rows import RowStates
+from replicator.buckets.tables import TableState, fingerprint, is_only_wider
+from replicator.buckets.write import Batch
+from replicator.copying.copies import Copies
+from replicator.database import connected
+from replicator.marks import mark
+from replicator.wal.messages import Relation
+from replicator.wal.snapshot import PREFIX, read_tables
+from replicator.wal.transactions import Change, Transaction
+from replicator.wal.window import Key, Merged, key_of
+
+_q = queries.load("copy")
+
+
+class Weaver:
+    """Weaves copies into the changes that stream past."""
+
+    def __init__(self, copies: Copies, states: RowStates) -> None:
+        self._copies, self._wanted = copies, copies.wanted
+        self._row_states = states
+
+    async def weave(self, piece: Transaction, batch: Batch) -> Sequence[Change]:
+        """A piece's changes made whole, and in them the rows of a chunk that ends here."""
+        for relation in piece.relations:
+            await self._meet(relation, batch)
+        changes: Sequence[Change] = piece.changes
+        self._copies.windows.pass_by(piece.xid, changes)
+        for message in piece.messages:
+            if message.prefix == PREFIX:
+                changes = await self._heed(json.loads(message.content), batch) or changes
+        if not self._row_states.concern(changes):
+            return changes
+        await batch.rest()
+        whole, holes = await self._row_states.complete(changes)
+        if holes:
+            await self._note_holes(holes, batch)
+        return whole
+
+    # -- marks -------------------------------------------------------------------------------------
+
+    async def _heed(self, said: dict[str, str | int], batch: Batch) -> Sequence[Change]:
+        """Act on a mark of ours; its transaction holds nothing else."""
+        name, oid = str(said["name"]), int(said["oid"])
+        if not self._copies.is_ours(name):
+            return []
+        changes: Sequence[Change] = []
+        merged: Merged | None = None
+        match said["mark"]:
+            case "low":
+                await self._begin(oid, name, batch)
+                return []
+            case "high":
+                merged = self._copies.windows.high(name)
+                if merged is not None and not merged.is_stale:
+                    changes = await self._merge(oid, merged, bool(said["holes"]), batch)
+            case "done":
+                await self._finish(oid, name, batch)
+            case "gone":
+                await self._lose(oid, batch)
+            case "changed":
+                if oid in self._copies.catalogue:
+                    await self._meet(self._copies.catalogue[oid].relation, batch)
+        self._copies.answer(name, merged)
+        return changes
+
+    async def _begin(self, oid: int, name: str, batch: Batch) -> None:
+        if self._copies.windows.low(name) and self._copies.tables[oid].state == "wanted":
+            self._copies.tables[oid].state = "copying"
+            await batch.note(_q.begin_copy, oid)
+            # Why it is copied may be that what was kept is not true any more.
+            await batch.note(_q.forget_rows, oid)
+
+    async def _merge(self, oid: int, merged: Merged, is_holes: bool, batch: Batch) -> Sequence[Change]:
+        state, chunk = self._copies.tables[oid], merged.chunk
+        if not is_holes and chunk.last_key is not None:
+            state.copied_to, state.rows_copied = chunk.last_key, state.rows_copied + len(chunk.rows)
+            await batch.note(_q.advance_copy, oid, copied_to=list(chunk.last_key), rows=len(chunk.rows))
+        if self._copies.has_holes(oid):
+            key_at = tuple(sorted(chunk.key_at))
+            for change in merged.changes:
+                self._copies.fill_hole(oid, key_of(change.new or (), key_at))
+        mark("chunk", oid=oid, rows=len(merged.changes))
+        return merged.changes
+
+    async def _finish(self, oid: int, name: str, batch: Batch) -> None:
+        if not self._copies.is_awaited(name):
+            return  # the copy has begun again since this was written
+        if self._copies.has_holes(oid):
+            self._copies.abandon(oid)
+            return
+        finished = await batch.note(_q.finish_copy, oid)
+        if not finished:
+            self._copies.abandon(oid)  # an operator asked for it to be copied again
+            return
+        begun_op_id, may_be_stale = finished[0]
+        if may_be_stale:
+            await batch.sweep(f"{oid}/", begun_op_id)
+        self._copies.tables[oid].state, self._copies.tables[oid].has_holes = "copied", False
+
+    async def _lose(self, oid: int, batch: Batch) -> None:
+        """The table is not there any more under a name the rules read: its rows leave the buckets."""
+        state = self._copies.tables.pop(oid, None)
+        if state is None or oid in self._copies.catalogue:
+            return
+        self._copies.abandon(oid)
+        await batch.sweep(f"{oid}/")
+        await batch.note(_q.forget_rows, oid)
+        await batch.note(_q.forget_table, oid)
+        mark("table gone", level=logging.WARNING, table=f'"{state.namespace}"."{state.name}"')
+
+    # -- what the log says of tables ---------------------------------------------------------------
+
+    async def _meet(self, relation: Relation, batch: Batch) -> None:
+        """The log describes a relation: if it is not as we knew it, its rows may not be either."""
+        state = self._copies.tables.get(relation.oid)
+        if state is None:
+            if (relation.namespace, relation.name) in self._wanted.tables:
+                self._copies.poke()  # a table new under this name: looking will find it, and want it
+            return
+        if (relation.namespace, relation.name) != (state.namespace, state.name):
+            self._copies.catalogue.pop(relation.oid, None)
+            await self._lose(relation.oid, batch)
+            self._copies.poke()
+            return
+        columns = fingerprint(relation)
+        if columns == state.columns:
+            return
+        mark("columns changed", level=logging.WARNING, table=f'"{state.namespace}"."{state.name}"')
+        if await self._is_harmless(state, relation):
+            await batch.note(_q.accept_columns, relation.oid, columns=columns)
+            state.columns = columns
+            return
+        await batch.note(_q.want_again, relation.oid, columns=columns)
+        self._copies.abandon(relation.oid)
+        state.columns, state.state, state.copied_to, state.rows_copied = columns, "wanted", None, 0
+        self._copies.poke()
+
+    async def _is_harmless(self, state: TableState, relation: Relation) -> bool:
+        """Whether the change is only new columns that are NULL in every row there was."""
+        # Not the copier's connection: that may be in the middle of a chunk.
+        async with connected(self._wanted.source_dsn, "catalogue") as source:
+            found = await read_tables(source, self._wanted.publication, [(relation.namespace, relation.name)])
+        known = [table.filled for table in found if table.relation.oid == relation.oid]
+        if not known or not state.is_copied:
+            return False
+        return is_only_wider(state.columns, fingerprint(relation), known[0])
+
+    async def _note_holes(self, holes: list[tuple[int, Key]], batch: Batch) -> None:
+        for oid, key in holes:
+            state = self._copies.tables.get(oid)
+            if state is None:
+                continue
+            self._copies.note_hole(oid, key)
+            if not state.has_holes:
+                state.has_holes = True
+                await batch.note(_q.mark_holes, oid, has_holes=True)
+            if state.is_copied:
+                # Not expected once a table has been copied; copying it again is the sure way.
+                state.state, state.copied_to = "wanted", None
+                await batch.note(_q.want_again, oid, columns=None)
+                self._copies.poke()
