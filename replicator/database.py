@@ -13,10 +13,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg import sql
+from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
@@ -25,6 +26,7 @@ from replicator.dsn import describe_dsn
 from replicator.errors import ConfigError, ReplicatorError, StorageUnready, Unavailable
 
 Connection = psycopg.AsyncConnection[TupleRow]
+_T = TypeVar("_T")
 
 _q = queries.load("migrate")
 
@@ -38,8 +40,23 @@ _REFUSED = re.compile(
 _PASSING = ("08", "53", "57", "58", "40")
 
 
+class _Told(psycopg.AsyncConnection[TupleRow]):
+    """A connection that signs its errors: several are open at once, and any of them may be the one."""
+
+    what = ""
+
+    async def wait(self, gen: PQGen[_T], *args: Any, **options: Any) -> _T:
+        # Everything the driver says and hears goes through here.
+        try:
+            return await super().wait(gen, *args, **options)
+        except psycopg.Error as error:
+            error.__dict__.setdefault("what", self.what)
+            raise
+
+
 def failure(error: psycopg.Error, what: str) -> ReplicatorError:
     """The error of ours that this error of the driver is; `what` names the thing that was tried."""
+    what = error.__dict__.get("what") or what
     said = " ".join(str(error).split())
     if error.sqlstate is None and _REFUSED.search(said):
         return ConfigError(f"{what}: {said}", "Check the DSN's user, password, database and sslmode.")
@@ -55,7 +72,7 @@ async def connect(dsn: str, what: str, *, schema: str | None = None) -> Connecti
     settings: dict[str, str | int] = {"application_name": f"replicator {what}", "connect_timeout": 10}
     known = conninfo_to_dict(dsn)
     connecting = asyncio.ensure_future(
-        psycopg.AsyncConnection.connect(
+        _Told.connect(
             make_conninfo(dsn, **{k: v for k, v in settings.items() if k not in known}),
             autocommit=True,
         )
@@ -70,6 +87,7 @@ async def connect(dsn: str, what: str, *, schema: str | None = None) -> Connecti
         raise
     except psycopg.Error as error:
         raise failure(error, f"cannot connect to {describe_dsn(dsn)} ({what})") from error
+    connection.what = f"{what} on {describe_dsn(dsn)}"
     try:
         await _settle(connection, schema)
     except BaseException:  # a cancelled start, too, leaves nothing open behind it
@@ -94,6 +112,7 @@ async def connected(dsn: str, what: str, *, schema: str | None = None) -> AsyncI
     try:
         yield connection
     except psycopg.Error as error:
+        # It may be another connection's, used within this one's time; that one has signed it.
         raise failure(error, f"{what} on {describe_dsn(dsn)}") from error
     finally:
         await connection.close()
