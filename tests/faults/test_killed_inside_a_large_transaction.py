@@ -1,0 +1,59 @@
+"""The process is killed inside a transaction of half a million rows: stored once, in little memory."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.faults.weather import Weather, wait_until
+from tests.fixtures.children import Child, StartChild
+from tests.fixtures.postgres import Database
+
+pytestmark = pytest.mark.faults
+
+_ROWS = 500_000
+_MEMORY_MB = 200
+
+
+def peak_mb(child: Child) -> float:
+    """The most memory the process has ever had."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{child.pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+async def test_half_a_million_rows_are_stored_once_and_in_little_memory(
+    database: Database, tmp_path: Path, children: StartChild
+) -> None:
+    clinic = Weather(database, tmp_path, children)
+    await clinic.build()
+    killed = clinic.run()
+    clinic.catch_up()
+    database.execute(
+        "INSERT INTO vital_signs (patient_id, heart_rate_bpm, notes) "
+        "SELECT (array(SELECT id FROM users))[1 + n %% 3], 50 + n %% 100, 'measured at rest' "
+        "FROM generate_series(1, %s) AS n",
+        [_ROWS],
+    )
+    # Its size says what is not yet committed, too.
+    wait_until(lambda: database.execute("SELECT pg_relation_size('replicator.ops') > 30000000") == [(True,)])
+    assert peak_mb(killed) < _MEMORY_MB
+    assert killed.kill() == -9
+    assert killed.count("stored", rows=lambda rows: rows >= _ROWS) == 0
+    stored = "SELECT count(*) FROM replicator.ops WHERE object_type = 'vital_signs'"
+    assert database.execute(stored) == [(0,)]
+    clinic.assert_not_ahead()
+
+    again = clinic.run()
+    clinic.catch_up()
+    assert peak_mb(again) < _MEMORY_MB
+    clinic.assert_stored_once()
+    clinic.assert_not_ahead()
+    differing = (
+        "SELECT count(*) FROM replicator.ops FULL JOIN vital_signs AS v ON object_id = v.id::text "
+        "WHERE object_type IS DISTINCT FROM 'users' AND (data::jsonb ->> 'heart_rate_bpm')::integer IS "
+        "DISTINCT FROM heart_rate_bpm AND bucket IS DISTINCT FROM 'user_data[\"' || patient_id || '\"]'"
+    )
+    assert database.execute(differing) == [(0,)]
