@@ -24,7 +24,9 @@ CREATE FUNCTION oracle.write_down() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO oracle.checkpoints (xid, op_id, lsn, shown_op_id, shown_lsn, lsn_before, confirmed_lsn)
     SELECT pg_current_xact_id()::xid::text, new.op_id, new.lsn, new.shown_op_id, new.shown_lsn, old.lsn,
-           (SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = new.slot);
+           -- Where an operator has said that all is copied again, the slot may have gone its own way.
+           (SELECT confirmed_flush_lsn FROM pg_replication_slots
+            WHERE slot_name = new.slot AND NOT old.is_to_begin_again);
     RETURN new;
 END $$;
 CREATE TRIGGER write_down AFTER UPDATE ON replicator.checkpoints

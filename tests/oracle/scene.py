@@ -25,8 +25,31 @@ SLOT_PREFIX = "oracle_"
 _WAIT_S = 120.0
 
 
+class Ended(AssertionError):
+    """The replicator ended while it was waited for."""
+
+
+def make_source(world: World, source: Database) -> None:
+    """The world's tables, and their publication."""
+    source.execute('CREATE SCHEMA "Clinic 2"')
+    with source.connect() as connection:
+        for table in world.tables:
+            for statement in table.create():
+                connection.execute(statement)
+        tables = sql.SQL(", ").join(table.sql for table in world.tables)
+        connection.execute(sql.SQL("CREATE PUBLICATION powersync FOR TABLE {}").format(tables))
+
+
+def make_storage(storage: Database) -> None:
+    """A storage that writes down every checkpoint."""
+    asyncio.run(migrate(storage.dsn, "replicator"))
+    with storage.connect() as connection:
+        watch(connection)
+
+
 class Scene:
-    """Everything around one world. All its connections are made anew after a server was restarted."""
+    """Everything around one world, whose databases have been made. All its connections are made anew after a
+    server was restarted."""
 
     def __init__(
         self, world: World, source: Database, storage: Database, folder: Path, rng: random.Random
@@ -34,23 +57,11 @@ class Scene:
         self.world, self.source, self.storage = world, source, storage
         self.slot = f"{SLOT_PREFIX}{rng.getrandbits(64):x}"
         self.path = folder / f"{self.slot}.yaml"
-        self._make_source()
-        asyncio.run(migrate(storage.dsn, "replicator"))
-        watch(storage.connect())
         self.history = History(world, self._source)
         (may_prepare,) = source.execute("SELECT current_setting('max_prepared_transactions')::int > 0")[0]
         self.traffic = Traffic(world, self.history, rng, may_prepare=may_prepare, name=self.slot)
         self.reader = Reader(world, self.history)
         self._configure(folder, rng)
-
-    def _make_source(self) -> None:
-        self.source.execute('CREATE SCHEMA "Clinic 2"')
-        with self.source.connect() as connection:
-            for table in self.world.tables:
-                for statement in table.create():
-                    connection.execute(statement)
-            tables = sql.SQL(", ").join(table.sql for table in self.world.tables)
-            connection.execute(sql.SQL("CREATE PUBLICATION powersync FOR TABLE {}").format(tables))
 
     def _configure(self, folder: Path, rng: random.Random) -> None:
         rules = folder / f"{self.slot}.rules.yaml"
@@ -80,7 +91,10 @@ class Scene:
         """What `replicator snapshot TABLE` does."""
         known = self.storage.execute("SELECT oid FROM replicator.tables ORDER BY oid")
         if known:
-            asyncio.run(self._want_again(rng.choice(known)[0]))
+            self.want_again(rng.choice(known)[0])
+
+    def want_again(self, oid: int) -> None:
+        asyncio.run(self._want_again(oid))
 
     async def _want_again(self, oid: int) -> None:
         async with connected(self.storage.dsn, "test", schema="replicator") as connection:
@@ -115,12 +129,13 @@ class Scene:
             while (found := storage.execute(query.encode(), [self.slot]).fetchall()) == [] or (
                 found[0][0] or 0
             ) < until:
-                assert not running.has_ended, f"the replicator ended. {running.why()}"
+                if running.has_ended:
+                    raise Ended(f"the replicator ended. {running.why()}")
                 assert time.monotonic() < deadline, (
                     f"nothing shown at {until:X} in {_WAIT_S:g} s: {self._stands()}"
                 )
                 # The wait is for the notice; the timeout only looks after a replicator that is gone.
-                for _ in storage.notifies(timeout=0.5, stop_after=1):
+                for _ in storage.notifies(timeout=0.05, stop_after=1):
                     pass
 
     def _stands(self) -> str:

@@ -12,7 +12,7 @@ from tests.fixtures.children import StartChild
 from tests.fixtures.postgres import Database, MakeDatabase, Server
 from tests.fixtures.signals import Signals
 from tests.oracle.rounds import Rounds
-from tests.oracle.scene import Scene
+from tests.oracle.scene import Scene, make_source, make_storage
 from tests.oracle.tight import TIGHT
 from tests.oracle.world import make_world
 
@@ -41,7 +41,10 @@ def test_oracle(
     elif rng.random() < 0.5:
         storage = make_database(on=database.server)
     bounds = TIGHT if rng.random() < 0.7 else {}
-    scene = Scene(make_world(rng), source, storage, tmp_path, rng)
+    world = make_world(rng)
+    make_source(world, source)
+    make_storage(storage)
+    scene = Scene(world, source, storage, tmp_path, rng)
     if rng.random() < 0.7:
         scene.run(rng.choice((1, 10, 30)))  # rows that are there before the slot
     with Rounds(scene, rng, children, signals, bounds, own).open() as rounds:

@@ -1,0 +1,83 @@
+"""The replicator fails at its first durable step, then at its second, and so on: what it shows is right.
+
+A small day is lived through again and again, each time in a clone of the same databases. At one step the
+process is killed, just before it or just after it, and another one goes on. When a day ends in which the
+step was not met, there is none left to fail at.
+
+`--rounds 100` and more fail at every step; fewer pass some over, which ones is chance.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.postgres import Cluster, Database
+from tests.oracle.day import Day, make_template
+from tests.oracle.forked import fork_readily
+from tests.oracle.steps import Fault, How
+
+pytestmark = pytest.mark.oracle
+
+_EVERY_STEP_FROM = 100
+#: Passed over otherwise, this many at most.
+_PASSED_OVER = 8
+
+
+@contextmanager
+def clone(server: Cluster) -> Iterator[Database]:
+    name = server.create(server.template("a day", make_template))
+    database = Database(server, name)
+    try:
+        yield database
+    finally:
+        database.close()
+        server.drop(name)
+
+
+def live(server: Cluster, folder: Path, rng: random.Random, fault: Fault | None = None) -> Day:
+    """A day with this fault."""
+    with clone(server) as database:
+        day = Day(database, folder, rng, fault)
+        try:
+            day.run()
+        except BaseException as error:
+            steps = [*enumerate(day.steps, 1)][-5:]
+            error.add_note(f"the fault was {fault}; steps before it: {steps}")
+            raise
+    return day
+
+
+#: What a day must come by, whatever happens at the same time.
+KINDS = {
+    *("pg_create_logical_replication_slot", "begin_checkpoint", "raise_fence", "acknowledgement"),
+    *("want", "write_mark", "begin_copy", "forget_rows", "advance_copy", "sweep_table", "finish_copy"),
+    *("COPY data", "COPY end", "write_states", "drop_states", "advance", "announce", "COMMIT"),
+    *("drop_slot", "want_all", "begin_again", "end of transaction"),
+}
+
+
+def test_a_day_comes_by_every_kind_of_step(server: Cluster, tmp_path: Path, rng: random.Random) -> None:
+    fork_readily()
+    steps = live(server, tmp_path, rng).steps
+    print(f"{len(steps)} steps:", ", ".join(steps))
+    assert set(steps) >= KINDS
+
+
+# Every step, twice, on a busy machine.
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("how", ["before", "after"])
+def test_after_a_failure_at_any_step(
+    how: How, server: Cluster, tmp_path: Path, rng: random.Random, pytestconfig: pytest.Config
+) -> None:
+    fork_readily()
+    passed_over = 0 if pytestconfig.getoption("--rounds") >= _EVERY_STEP_FROM else _PASSED_OVER
+    step, failures = 1 + rng.randint(0, passed_over), 0
+    while live(server, tmp_path, rng, Fault(step, how)).has_failed:
+        step, failures = step + 1 + rng.randint(0, passed_over), failures + 1
+    print(f"{failures} failures {how} a step, up to step {step}")
+    assert failures
