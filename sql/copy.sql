@@ -1,30 +1,65 @@
 -- Copying tables while their changes stream past.
 
 -- name: tables
--- What the source's catalogue says of these tables, as far as they exist and are published.
+-- What the source's catalogue says of these tables, as far as they exist and are published. What one version
+-- has and another has not is read by way of JSON, or of pg_depend.
 SELECT c.oid::bigint, n.nspname, c.relname, c.relkind::text, c.relreplident::text,
        greatest(c.reltuples, 0)::bigint,
        coalesce((SELECT 'table ' || r.oid FROM pg_catalog.pg_publication_rel r
-                 WHERE r.prpubid = p.oid AND r.prrelid = c.oid), 'publication ' || p.oid) AS membership,
+                 WHERE r.prpubid = p.oid AND r.prrelid = c.oid),
+                (SELECT 'table ' || min(r.oid) FROM pg_catalog.pg_publication_rel r
+                 WHERE r.prpubid = p.oid AND r.prrelid IN (SELECT pg_catalog.pg_partition_ancestors(c.oid))
+                 HAVING count(*) > 0),
+                (SELECT 'schema ' || of_publication.objid FROM pg_catalog.pg_depend of_publication
+                 JOIN pg_catalog.pg_depend of_schema
+                   ON of_schema.classid = of_publication.classid AND of_schema.objid = of_publication.objid
+                 WHERE of_publication.classid = to_regclass('pg_catalog.pg_publication_namespace')
+                   AND of_publication.refclassid = 'pg_catalog.pg_publication'::regclass
+                   AND of_publication.refobjid = p.oid
+                   AND of_schema.refclassid = 'pg_catalog.pg_namespace'::regclass
+                   AND of_schema.refobjid = c.relnamespace),
+                'publication ' || p.oid) AS membership,
        to_jsonb(t) ->> 'rowfilter',
-       ARRAY(SELECT a.attname::text
-             FROM pg_catalog.pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY k (attnum, place)
-             JOIN pg_catalog.pg_attribute a ON a.attnum = k.attnum AND a.attrelid = i.indrelid
-             WHERE i.indrelid = c.oid AND k.place <= i.indnkeyatts
-               AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END
-             ORDER BY k.place),
-       (SELECT jsonb_agg(jsonb_build_array(a.attname, a.atttypid::bigint, a.atttypmod,
-                                           pg_catalog.format_type(a.atttypid, a.atttypmod),
-                                           a.atthasdef OR a.attidentity <> '') ORDER BY a.attnum)
-        FROM pg_catalog.pg_attribute a
-        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-          AND coalesce(to_jsonb(t) -> 'attnames' ? a.attname::text, true))
+       k.names, sent.columns,
+       jsonb_build_object(
+           'publication', p.xmin::text, 'operations', p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate,
+           'kind', c.relkind::text, 'key', k.names, 'columns', sent.places, 'written', sent.written, 'heaps', h.heaps)
 FROM pg_catalog.pg_publication p
 JOIN pg_catalog.pg_publication_tables t ON t.pubname = p.pubname
 JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname
 JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
 JOIN unnest(%(namespaces)s::text[], %(names)s::text[]) AS wanted (namespace, name)
   ON wanted.namespace = n.nspname AND wanted.name = c.relname
+CROSS JOIN LATERAL (
+    SELECT ARRAY(SELECT a.attname::text
+                 FROM pg_catalog.pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY k (attnum, place)
+                 JOIN pg_catalog.pg_attribute a ON a.attnum = k.attnum AND a.attrelid = i.indrelid
+                 WHERE i.indrelid = c.oid AND k.place <= i.indnkeyatts
+                   AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END
+                 ORDER BY k.place)) k (names)
+-- Its columns as the log has them: which may hold something in rows from before they were added, where they
+-- stand (one that is dropped leaves its place empty for ever), and what last changed any of them.
+CROSS JOIN LATERAL (
+    SELECT jsonb_agg(jsonb_build_array(a.attname, a.atttypid::bigint, a.atttypmod,
+                                       pg_catalog.format_type(a.atttypid, a.atttypmod),
+                                       a.atthasdef OR a.atthasmissing OR a.attnotnull OR a.attidentity <> '')
+                     ORDER BY a.attnum),
+           jsonb_agg(a.attnum ORDER BY a.attnum),
+           md5(string_agg(a.attnum || ' ' || a.xmin, ',' ORDER BY a.attnum))
+    FROM pg_catalog.pg_attribute a
+    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+      AND CASE WHEN a.attgenerated = '' THEN coalesce(to_jsonb(t) -> 'attnames' ? a.attname::text, true)
+               ELSE to_jsonb(p) ? 'pubgencols' AND to_jsonb(t) -> 'attnames' ? a.attname::text END
+    ) sent (columns, places, written)
+-- Where its rows are: in itself, or in its partitions.
+CROSS JOIN LATERAL (
+    SELECT coalesce(jsonb_object_agg(leaf.oid::text, jsonb_build_array(
+               leaf.relfilenode::bigint, leaf.relreplident::text, quote_ident(s.nspname) || '.' || quote_ident(leaf.relname))),
+               '{}')
+    FROM pg_catalog.pg_class leaf JOIN pg_catalog.pg_namespace s ON s.oid = leaf.relnamespace
+    WHERE leaf.relkind = 'r' AND CASE c.relkind
+        WHEN 'p' THEN leaf.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree(c.oid)) ELSE leaf.oid = c.oid END
+    ) h (heaps)
 WHERE p.pubname = %(publication)s::text
 ORDER BY 2, 3
 
@@ -41,7 +76,7 @@ SELECT pg_catalog.pg_current_snapshot()::text
 
 -- name: known
 -- Every table of a slot's stream.
-SELECT oid, namespace, name, membership, columns, state, copied_to, rows_copied, rows_expected, has_holes
+SELECT oid, namespace, name, membership, columns, form, state, copied_to, rows_copied, rows_expected, has_holes
 FROM tables WHERE slot = %(slot)s::text ORDER BY namespace, name
 
 -- name: is_asked
@@ -50,17 +85,23 @@ SELECT EXISTS (SELECT FROM tables WHERE slot = %(slot)s::text AND state = 'wante
 
 -- name: want
 -- A table to be copied, or copied again.
-INSERT INTO tables (slot, oid, namespace, name, membership, columns, state, rows_expected, wanted_at)
+INSERT INTO tables (slot, oid, namespace, name, membership, columns, form, state, rows_expected, wanted_at)
 VALUES (%(slot)s::text, %(oid)s::bigint, %(namespace)s::text, %(name)s::text, %(membership)s::text,
-        %(columns)s::text, 'wanted', %(rows)s::bigint, now())
+        %(columns)s::text, %(form)s::text, 'wanted', %(rows)s::bigint, now())
 ON CONFLICT (slot, oid) DO UPDATE
 SET namespace = excluded.namespace, name = excluded.name, membership = excluded.membership,
-    columns = excluded.columns, state = 'wanted', rows_expected = excluded.rows_expected, wanted_at = now(),
+    columns = excluded.columns, form = excluded.form, state = 'wanted',
+    may_be_stale = tables.may_be_stale OR tables.state <> 'wanted',
+    rows_expected = excluded.rows_expected, wanted_at = now(),
     begun_op_id = NULL, copied_to = NULL, rows_copied = 0, begun_at = NULL, copied_at = NULL, has_holes = false
 
 -- name: accept_columns
 -- The table was only given columns that are empty in every row there was.
 UPDATE tables SET columns = %(columns)s::text WHERE slot = %(slot)s::text AND oid = %(oid)s::bigint
+
+-- name: accept_form
+-- The catalogue says something else of it than before, which its rows have nothing to do with.
+UPDATE tables SET form = %(form)s::text WHERE slot = %(slot)s::text AND oid = %(oid)s::bigint
 
 -- name: begin_copy
 -- Everything put before this op is older than the copy.
@@ -87,7 +128,7 @@ RETURNING begun_op_id, may_be_stale
 -- name: want_again
 -- Copy this table again from its first row.
 UPDATE tables
-SET may_be_stale = may_be_stale OR state = 'copied', state = 'wanted', wanted_at = now(), begun_op_id = NULL,
+SET may_be_stale = may_be_stale OR state <> 'wanted', state = 'wanted', wanted_at = now(), begun_op_id = NULL,
     copied_to = NULL, rows_copied = 0, begun_at = NULL, copied_at = NULL, has_holes = false,
     columns = coalesce(%(columns)s::text, columns)
 WHERE slot = %(slot)s::text AND oid = %(oid)s::bigint

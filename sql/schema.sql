@@ -40,6 +40,8 @@ CREATE TABLE tables (
     membership     text        NOT NULL,
     -- Its columns as last described, to notice when they change.
     columns        text        NOT NULL,
+    -- What else the catalogue said of it, to notice what the log does not tell.
+    form           text        NOT NULL DEFAULT '',
     state          text        NOT NULL CHECK (state IN ('wanted', 'copying', 'copied')),
     -- What was put before this op and not since is no longer in the table when the copy ends.
     begun_op_id    bigint,

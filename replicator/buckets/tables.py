@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from replicator import queries
 from replicator.database import Connection, rows
@@ -23,6 +24,7 @@ class TableState:
     name: str
     membership: str
     columns: str
+    form: str
     state: str
     copied_to: Key | None
     rows_copied: int
@@ -36,7 +38,7 @@ class TableState:
 
 def fingerprint(relation: Relation) -> str:
     """A relation's columns, and how it is identified, as text that changes when they do."""
-    kept = "full" if relation.identity == "f" else "key"
+    kept = "full" if relation.identity == "f" else [column.name for column in relation.columns if column.key]
     return json.dumps([kept, *([column.name, column.type_oid, column.typmod] for column in relation.columns)])
 
 
@@ -45,6 +47,27 @@ def is_only_wider(before: str, after: str, filled: frozenset[str]) -> bool:
     old, new = json.loads(before), json.loads(after)
     added = new[len(old) :]
     return bool(new[: len(old)] == old and not any(name in filled for name, *_ in added))
+
+
+def is_rewritten(before: str, after: dict[str, Any]) -> bool:
+    """Whether rows may have become others, or come or gone, by something that the log does not tell.
+
+    What must not count, because it happens every day and is dear to answer with a copy: VACUUM FULL, CLUSTER
+    and the like write the same rows to another file, TRUNCATE is told by the log, and a column is given other
+    statistics. Where a statement writes rows anew it changes both the file and a column.
+    """
+    if not before:
+        return False
+    was: dict[str, Any] = json.loads(before)
+    if any(was[name] != after[name] for name in ("publication", "kind", "key")):
+        return True
+    if was["columns"] != after["columns"][: len(was["columns"])]:
+        return True
+    files, files_now = ({oid: heap[:2] for oid, heap in form["heaps"].items()} for form in (was, after))
+    if after["kind"] == "p":
+        # Partitions come and go with all their rows, and one that is emptied by itself is not told, either.
+        return bool(files != files_now)
+    return bool(files != files_now and was["written"] != after["written"])
 
 
 async def load(storage: Connection, slot: str) -> dict[int, TableState]:
@@ -66,6 +89,7 @@ async def want(storage: Connection, slot: str, table: Table) -> None:
         "name": relation.name,
         "membership": table.membership,
         "columns": fingerprint(relation),
+        "form": json.dumps(table.form),
         "rows": table.rows_estimated,
     }
     await storage.execute(_q.want, values)

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Sequence
 
 from replicator import queries
-from replicator.buckets.tables import TableState, fingerprint, load, want, want_again
+from replicator.buckets.tables import TableState, fingerprint, is_rewritten, load, want, want_again
 from replicator.copying.copies import Copies, Restarted
 from replicator.database import Connection, rows
 from replicator.errors import TableReentered
 from replicator.marks import mark
 from replicator.wal.preflight import find_missing
-from replicator.wal.snapshot import Table, next_limit, read_chunk, read_tables, require_key, write_mark
+from replicator.wal.snapshot import (
+    Moved,
+    Table,
+    next_limit,
+    read_chunk,
+    read_tables,
+    require_key,
+    require_whole,
+    write_mark,
+)
 from replicator.wal.window import Key, Merged
 
 _q = queries.load("copy")
@@ -66,16 +76,15 @@ class Copier:
             table.relation.oid: table
             for table in await read_tables(self._source, wanted.publication, wanted.tables)
         }
-        self._copies.catalogue = found
+        self._copies.catalogue = found.copy()  # from which the stream strikes what it finds otherwise
         missing = await find_missing(self._source, wanted.publication, wanted.tables, list(found.values()))
         if first and missing:
             mark("table missing", level=logging.WARNING, tables=", ".join(missing))
         asked = await load(self._storage, wanted.slot)
         for oid, table in found.items():
             known, stored = tables.get(oid), asked.get(oid)
-            if stored is not None and stored.state == "wanted":
-                await self._want(table)
-            elif known is None:
+            require_whole(table, wanted.publication)
+            if known is None or not known.membership or (stored is not None and stored.state == "wanted"):
                 await self._want(table)
             elif known.membership != table.membership:
                 raise TableReentered(
@@ -83,8 +92,16 @@ class Copier:
                     f"what was written to it in between is not in the log",
                     f"replicator snapshot {table.relation.namespace}.{table.relation.name}",
                 )
-            elif known.is_copied and known.columns != fingerprint(table.relation):
+            elif (known.namespace, known.name) != (table.relation.namespace, table.relation.name):
                 await self._write("changed", oid)
+            elif is_rewritten(known.form, table.form):
+                mark("rewritten", level=logging.WARNING, table=table.label)
+                await self._want(table)
+            elif known.columns != fingerprint(table.relation):
+                await (self._write("changed", oid) if known.is_copied else self._want(table))
+            elif known.form != (form := json.dumps(table.form)):
+                await self._storage.execute(_q.accept_form, {"slot": wanted.slot, "oid": oid, "form": form})
+                known.form = form
         for oid in [oid for oid in tables if oid not in found]:
             await self._write("gone", oid)
 
@@ -98,6 +115,7 @@ class Copier:
             relation.name,
             table.membership,
             fingerprint(relation),
+            json.dumps(table.form),
             "wanted",
             None,
             0,
@@ -123,7 +141,8 @@ class Copier:
             await self._copy_rows(table, state.copied_to)
             await self._copy_holes(table)
             await self._finish(state.oid)
-        except Restarted:
+        except (Restarted, Moved):
+            self._copies.abandon(state.oid)
             self._copies.catalogue.pop(state.oid, None)
             self._copies.poke()
             return
@@ -162,7 +181,9 @@ class Copier:
         windows.expect(name, oid, table.key_at)
         future = self._copies.expect(name, oid)
         await write_mark(self._source, mark="low", name=name, oid=oid)
-        chunk = await read_chunk(self._source, table, after=after, limit=limit, only=only)
+        chunk = await read_chunk(
+            self._source, self._wanted.publication, table, after=after, limit=limit, only=only
+        )
         windows.deposit(name, chunk)
         await write_mark(self._source, mark="high", name=name, oid=oid, holes=int(only is not None))
         merged = await future

@@ -122,14 +122,12 @@ class Weaver:
     async def _meet(self, relation: Relation, batch: Batch) -> None:
         """The log describes a relation: if it is not as we knew it, its rows may not be either."""
         state = self._copies.tables.get(relation.oid)
-        if state is None:
-            if (relation.namespace, relation.name) in self._wanted.tables:
-                self._copies.poke()  # a table new under this name: looking will find it, and want it
-            return
-        if (relation.namespace, relation.name) != (state.namespace, state.name):
+        if state is not None and (relation.namespace, relation.name) != (state.namespace, state.name):
             self._copies.catalogue.pop(relation.oid, None)
             await self._lose(relation.oid, batch)
-            self._copies.poke()
+            state = None
+        if state is None:
+            await self._welcome(relation, batch)
             return
         columns = fingerprint(relation)
         if columns == state.columns:
@@ -142,6 +140,22 @@ class Weaver:
         await batch.note(_q.want_again, relation.oid, columns=columns)
         self._copies.abandon(relation.oid)
         state.columns, state.state, state.copied_to, state.rows_copied = columns, "wanted", None, 0
+        self._copies.poke()
+
+    async def _welcome(self, relation: Relation, batch: Batch) -> None:
+        """A table new under this name: if the rules read it, nothing is shown before it has been copied.
+
+        What the catalogue says of it is found when it is looked at next, which is at once.
+        """
+        namespace, name = relation.namespace, relation.name
+        if (namespace, name) not in self._wanted.tables:
+            return
+        columns = fingerprint(relation)
+        values = {"namespace": namespace, "name": name, "membership": "", "columns": columns}
+        await batch.note(_q.want, relation.oid, form="", rows=0, **values)
+        self._copies.tables[relation.oid] = TableState(
+            relation.oid, namespace, name, "", columns, "", "wanted", None, 0, 0, False
+        )
         self._copies.poke()
 
     async def _is_harmless(self, state: TableState, relation: Relation) -> bool:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from psycopg import sql
+from psycopg.errors import InvalidSchemaName, UndefinedTable
 
 from replicator import queries
 from replicator.database import Connection, rows
@@ -27,6 +28,7 @@ PREFIX = "replicator"
 CHUNK_BYTES = 4 << 20
 CHUNK_ROWS_MAX = 10_000
 
+_IDENTITIES = {"d": "DEFAULT", "f": "FULL", "n": "NOTHING"}
 _ESCAPE = re.compile(r"\\(.)")
 _ESCAPED = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
@@ -45,6 +47,8 @@ class Table(NamedTuple):
     key: tuple[tuple[str, str], ...]
     #: Columns that may hold something in rows that were there before the column was.
     filled: frozenset[str]
+    #: What else the catalogue says that the log does not tell.
+    form: dict[str, Any]
 
     @property
     def key_at(self) -> tuple[int, ...]:
@@ -79,6 +83,7 @@ def _table(
     row_filter: str | None,
     key: list[str],
     columns: list[tuple[str, int, int, str, bool]],
+    form: dict[str, Any],
 ) -> Table:
     types = {column: sql_type for column, _, _, sql_type, _ in columns}
     sent = tuple(
@@ -88,7 +93,7 @@ def _table(
     relation = Relation(oid, namespace, name, identity, sent)  # type: ignore[arg-type]  # the catalogue knows only these letters
     key_types = tuple((column, types[column]) for column in key if column in types)
     filled = frozenset(column for column, _, _, _, is_filled in columns if is_filled)
-    return Table(relation, kind, estimate, membership, row_filter, key_types, filled)
+    return Table(relation, kind, estimate, membership, row_filter, key_types, filled, form)
 
 
 def require_key(table: Table) -> None:
@@ -102,13 +107,41 @@ def require_key(table: Table) -> None:
         )
 
 
+def require_whole(table: Table, publication: str) -> None:
+    """Refuse a publication that leaves changes out, and partitions that tell other things of old rows."""
+    if not table.form["operations"]:
+        raise SourceUnready(
+            f"publication {publication} leaves out inserts, updates, deletes or truncates",
+            f"What is left out would stay in the buckets as it was. The tables are copied again after:\n"
+            f"ALTER PUBLICATION \"{publication}\" SET (publish = 'insert, update, delete, truncate');",
+        )
+    identity = table.relation.identity
+    for _, leaf_identity, name in table.form["heaps"].values():
+        if leaf_identity != identity:
+            raise SourceUnready(
+                f"{name}, a partition of {table.label}, has another replica identity than the table",
+                f"What the log tells of its old rows cannot be used. The table is copied again after:\n"
+                f"ALTER TABLE {name} REPLICA IDENTITY {_IDENTITIES.get(identity, 'USING INDEX …')};",
+            )
+
+
 async def write_mark(source: Connection, **content: str | int) -> None:
     """Write a mark into the log; it has committed when this returns."""
     await source.execute(_q.write_mark, {"content": json.dumps(content)})
 
 
+class Moved(Exception):
+    """The table is not what it was when the catalogue was looked at."""
+
+
 async def read_chunk(
-    source: Connection, table: Table, *, after: Key | None, limit: int, only: Sequence[Key] | None = None
+    source: Connection,
+    publication: str,
+    table: Table,
+    *,
+    after: Key | None,
+    limit: int,
+    only: Sequence[Key] | None = None,
 ) -> Chunk:
     """The next rows by key, or the rows of these keys."""
     query = _select(table, after, limit, only)
@@ -116,8 +149,17 @@ async def read_chunk(
     size, is_full = 0, False
     async with source.transaction():
         await source.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        await source.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(_name(table)))
+        try:
+            await source.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(_name(table)))
+        except (UndefinedTable, InvalidSchemaName):
+            raise Moved from None
         visibility = Visibility.parse((await rows(source, _q.visibility))[0][0])
+        # From here on it stays as it is; whether it has stayed so until here has to be asked.
+        name = (table.relation.namespace, table.relation.name)
+        if [one._replace(rows_estimated=0) for one in await read_tables(source, publication, [name])] != [
+            table._replace(rows_estimated=0)
+        ]:
+            raise Moved
         async with source.cursor().copy(query) as copy:
             async for line in copy:
                 # What is beyond the bound is read and forgotten: the server has to finish its sentence.

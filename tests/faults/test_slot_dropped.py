@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.faults
 
 
 async def stopped_with_a_gap(
-    database: Database, tmp_path: Path, children: StartChild, *, recreate: bool, **source: str
+    database: Database, tmp_path: Path, children: StartChild, *, recreate: bool, **source: Any
 ) -> Clinic:
     """A clinic whose replicator was ended, and whose slot was dropped before more was written."""
     clinic = Clinic(database, tmp_path, children, **source)

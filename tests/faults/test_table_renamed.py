@@ -1,0 +1,134 @@
+"""Tables are renamed, swapped, dropped and made again: buckets hold what stands under the rules' names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.clinic import Clinic, rules_over
+from tests.fixtures.children import Child, StartChild
+from tests.fixtures.postgres import Database
+from tests.oracle.tight import TIGHT
+
+pytestmark = pytest.mark.faults
+
+TABLES = """
+CREATE TABLE visits (id integer PRIMARY KEY, patient text, note text);
+CREATE TABLE orders (id integer PRIMARY KEY, patient text, note text);
+INSERT INTO visits SELECT i, 'p' || i % 3, 'visit ' || i FROM generate_series(1, 20) AS i;
+INSERT INTO orders SELECT i, 'p' || i % 2, 'order ' || i FROM generate_series(11, 30) AS i;
+CREATE PUBLICATION powersync FOR ALL TABLES;
+"""
+written = pytest.mark.parametrize("is_written", [True, False], ids=["written", "quiet"])
+
+
+async def replicating(database: Database, tmp_path: Path, children: StartChild) -> tuple[Clinic, Child]:
+    rules = rules_over(visits="patient", orders="patient")
+    clinic = Clinic(database, tmp_path, children, rules=rules, bounds=TIGHT)
+    await clinic.build(tables=TABLES)
+    running = clinic.run()
+    clinic.catch_up()
+    clinic.assert_equal()
+    return clinic, running
+
+
+def write(database: Database, table: str, is_written: bool) -> None:
+    """A row changes hands; if it is to be, for then the log tells the table's name."""
+    if is_written:
+        database.execute(f"UPDATE {table} SET patient = 'p' || (id + 1) % 3 WHERE id % 4 = 0")
+
+
+@written
+async def test_renamed_away_and_back(
+    database: Database, tmp_path: Path, children: StartChild, is_written: bool
+) -> None:
+    clinic, running = await replicating(database, tmp_path, children)
+    database.execute("ALTER TABLE visits RENAME TO visits_old")
+    write(database, "visits_old", is_written)
+    running.wait_for("table gone")
+    clinic.catch_up()
+    clinic.assert_equal()
+    write(database, "visits_old", True)
+    database.execute("ALTER TABLE visits_old RENAME TO visits")
+    write(database, "visits", is_written)
+    running.wait_for("copied", n=3)
+    clinic.catch_up()
+    clinic.assert_equal()
+
+
+async def test_renamed_away_and_back_before_anybody_looks(
+    database: Database, tmp_path: Path, children: StartChild
+) -> None:
+    clinic, running = await replicating(database, tmp_path, children)
+    running.terminate()
+    assert running.wait() == 0
+    database.execute("ALTER TABLE visits RENAME TO visits_old")
+    write(database, "visits_old", True)
+    database.execute("ALTER TABLE visits_old RENAME TO visits")
+    clinic.run().wait_for("copied")
+    clinic.catch_up()
+    clinic.assert_equal()
+
+
+@written
+async def test_two_swapped_in_one_transaction(
+    database: Database, tmp_path: Path, children: StartChild, is_written: bool
+) -> None:
+    clinic, running = await replicating(database, tmp_path, children)
+    database.execute(
+        "DO $$ BEGIN ALTER TABLE visits RENAME TO aside; ALTER TABLE orders RENAME TO visits; "
+        "ALTER TABLE aside RENAME TO orders; END $$"
+    )
+    write(database, "visits", is_written)
+    running.wait_for("copied", n=4)
+    clinic.catch_up()
+    clinic.assert_equal()
+
+
+@written
+async def test_another_put_in_its_place(
+    database: Database, tmp_path: Path, children: StartChild, is_written: bool
+) -> None:
+    clinic, running = await replicating(database, tmp_path, children)
+    database.execute("CREATE TABLE visits_new (LIKE visits INCLUDING ALL)")
+    database.execute("INSERT INTO visits_new SELECT id + 5, patient, 'new' FROM visits")
+    database.execute(
+        "DO $$ BEGIN ALTER TABLE visits RENAME TO visits_old; ALTER TABLE visits_new RENAME TO visits; END $$"
+    )
+    write(database, "visits", is_written)
+    running.wait_for("copied", n=3)
+    running.wait_for("table gone")
+    clinic.catch_up()
+    clinic.assert_equal()
+
+
+@written
+async def test_dropped_and_made_again(
+    database: Database, tmp_path: Path, children: StartChild, is_written: bool
+) -> None:
+    clinic, running = await replicating(database, tmp_path, children)
+    database.execute("DROP TABLE visits")
+    running.wait_for("table gone")
+    clinic.catch_up()
+    clinic.assert_equal()
+    database.execute("CREATE TABLE visits (id integer PRIMARY KEY, patient text, other integer)")
+    if is_written:
+        database.execute("INSERT INTO visits SELECT i, 'p1', i FROM generate_series(1, 30) AS i")
+    running.wait_for("copied", n=3)
+    clinic.catch_up()
+    clinic.assert_equal()
+
+
+async def test_dropped_and_made_again_at_once(
+    database: Database, tmp_path: Path, children: StartChild
+) -> None:
+    clinic, running = await replicating(database, tmp_path, children)
+    database.execute(
+        "DO $$ BEGIN DROP TABLE visits; CREATE TABLE visits (id integer PRIMARY KEY, patient text); "
+        "INSERT INTO visits SELECT i, 'p2' FROM generate_series(5, 25) AS i; END $$"
+    )
+    running.wait_for("copied", n=3)
+    running.wait_for("table gone")
+    clinic.catch_up()
+    clinic.assert_equal()
