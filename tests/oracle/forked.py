@@ -70,8 +70,7 @@ class Forked:
 
     def stop(self) -> None:
         """Ask it to end, and see that it ends; the answer may be that it met its fault on the way."""
-        assert self._process.pid is not None
-        os.kill(self._process.pid, signal.SIGTERM)
+        self._process.terminate()
         self.join()
 
     def join(self) -> None:
