@@ -22,7 +22,7 @@ SELECT c.oid::bigint, n.nspname, c.relname, c.relkind::text, c.relreplident::tex
        to_jsonb(t) ->> 'rowfilter',
        k.names, sent.columns,
        jsonb_build_object(
-           'publication', p.xmin::text, 'operations', p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate,
+           'publication', p.oid::bigint, 'altered', p.xmin::text, 'operations', p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate,
            'kind', c.relkind::text, 'key', k.names, 'columns', sent.places, 'written', sent.written, 'heaps', h.heaps)
 FROM pg_catalog.pg_publication p
 JOIN pg_catalog.pg_publication_tables t ON t.pubname = p.pubname
@@ -124,6 +124,12 @@ UPDATE tables SET has_holes = %(has_holes)s::boolean WHERE slot = %(slot)s::text
 UPDATE tables SET state = 'copied', copied_at = now(), rows_expected = rows_copied, has_holes = false
 WHERE slot = %(slot)s::text AND oid = %(oid)s::bigint AND state = 'copying'
 RETURNING begun_op_id, may_be_stale
+
+-- name: end_beginning
+-- Whoever asked for everything to be copied again has what they asked for.
+UPDATE checkpoints SET is_to_begin_again = false
+WHERE slot = %(slot)s::text AND is_to_begin_again
+  AND NOT EXISTS (SELECT FROM tables WHERE tables.slot = %(slot)s::text AND state <> 'copied')
 
 -- name: want_again
 -- Copy this table again from its first row.

@@ -59,7 +59,7 @@ def is_rewritten(before: str, after: dict[str, Any]) -> bool:
     if not before:
         return False
     was: dict[str, Any] = json.loads(before)
-    if any(was[name] != after[name] for name in ("publication", "kind", "key")):
+    if any(was[name] != after[name] for name in ("altered", "kind", "key")):
         return True
     if was["columns"] != after["columns"][: len(was["columns"])]:
         return True

@@ -76,6 +76,7 @@ class Copier:
             table.relation.oid: table
             for table in await read_tables(self._source, wanted.publication, wanted.tables)
         }
+        self._copies.partitioned = frozenset(oid for oid, table in found.items() if table.kind == "p")
         self._copies.catalogue = found.copy()  # from which the stream strikes what it finds otherwise
         missing = await find_missing(self._source, wanted.publication, wanted.tables, list(found.values()))
         if first and missing:
@@ -87,11 +88,7 @@ class Copier:
             if known is None or not known.membership or (stored is not None and stored.state == "wanted"):
                 await self._want(table)
             elif known.membership != table.membership:
-                raise TableReentered(
-                    f"table {table.label} left publication {wanted.publication} and came back: "
-                    f"what was written to it in between is not in the log",
-                    f"replicator snapshot {table.relation.namespace}.{table.relation.name}",
-                )
+                raise _reentered(known, table, wanted.publication)
             elif (known.namespace, known.name) != (table.relation.namespace, table.relation.name):
                 await self._write("changed", oid)
             elif is_rewritten(known.form, table.form):
@@ -199,6 +196,22 @@ class Copier:
 
     async def _write(self, kind: str, oid: int) -> None:
         await write_mark(self._source, mark=kind, name=self._copies.name_mark(), oid=oid)
+
+
+def _reentered(known: TableState, table: Table, publication: str) -> TableReentered:
+    """Why what is stored of the table has a gap."""
+    was = json.loads(known.form)["publication"] if known.form else None
+    if was not in (None, table.form["publication"]):
+        return TableReentered(
+            f"publication {publication} was dropped and made again: "
+            f"what was written in between is not in the log",
+            "replicator snapshot --all",
+        )
+    return TableReentered(
+        f"table {table.label} left publication {publication} and came back: "
+        f"what was written to it in between is not in the log",
+        f"replicator snapshot {table.relation.namespace}.{table.relation.name}",
+    )
 
 
 def _in_key_order(table: Table, keys: Sequence[Key]) -> list[Key]:

@@ -41,6 +41,8 @@ class Copies:
         self.tables: dict[int, TableState] = {}
         #: By oid, what the source's catalogue said when it was last looked at.
         self.catalogue: dict[int, Table] = {}
+        #: Those whose rows are in partitions, each of which decides what the log tells of its old rows.
+        self.partitioned: frozenset[int] = frozenset()
         self.windows = Windows()
         #: Set when the catalogue wants looking at.
         self.poked = asyncio.Event()

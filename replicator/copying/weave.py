@@ -12,10 +12,11 @@ from replicator.buckets.tables import TableState, fingerprint, is_only_wider
 from replicator.buckets.write import Batch
 from replicator.copying.copies import Copies
 from replicator.database import connected
+from replicator.errors import SourceUnready
 from replicator.marks import mark
 from replicator.wal.messages import Relation
 from replicator.wal.snapshot import PREFIX, read_tables
-from replicator.wal.transactions import Change, Transaction
+from replicator.wal.transactions import Change, Kind, Transaction
 from replicator.wal.window import Key, Merged, key_of
 
 _q = queries.load("copy")
@@ -33,6 +34,8 @@ class Weaver:
         for relation in piece.relations:
             await self._meet(relation, batch)
         changes: Sequence[Change] = piece.changes
+        if self._copies.partitioned:
+            self._require_old_rows(changes)
         self._copies.windows.pass_by(piece.xid, changes)
         for message in piece.messages:
             if message.prefix == PREFIX:
@@ -105,6 +108,7 @@ class Weaver:
         if may_be_stale:
             await batch.sweep(f"{oid}/", begun_op_id)
         self._copies.tables[oid].state, self._copies.tables[oid].has_holes = "copied", False
+        await batch.note(_q.end_beginning, oid)
 
     async def _lose(self, oid: int, batch: Batch) -> None:
         """The table is not there any more under a name the rules read: its rows leave the buckets."""
@@ -168,6 +172,22 @@ class Weaver:
             return False
         return is_only_wider(state.columns, fingerprint(relation), known[0])
 
+    def _require_old_rows(self, changes: Sequence[Change]) -> None:
+        """Refuse a partition that tells less of old rows than its table promises: a bucket would keep one."""
+        for change in changes:
+            relation = change.relation
+            if relation.oid not in self._copies.partitioned or not _lacks_old_row(change):
+                continue
+            state = self._copies.tables.get(relation.oid)
+            if state is not None and state.is_copied:
+                label = f'"{relation.namespace}"."{relation.name}"'
+                raise SourceUnready(
+                    f"a partition of {label} has another replica identity than the table: "
+                    f"what a row was before a change is not in the log",
+                    f"Give each of its partitions the replica identity of the table, then:\n"
+                    f"replicator snapshot {relation.namespace}.{relation.name}",
+                )
+
     async def _note_holes(self, holes: list[tuple[int, Key]], batch: Batch) -> None:
         for oid, key in holes:
             state = self._copies.tables.get(oid)
@@ -182,3 +202,15 @@ class Weaver:
                 state.state, state.copied_to = "wanted", None
                 await batch.note(_q.want_again, oid, columns=None)
                 self._copies.poke()
+
+
+def _lacks_old_row(change: Change) -> bool:
+    """Whether a change says less of the row as it was than the replica identity of its relation promises."""
+    if change.kind is Kind.INSERT or change.kind is Kind.TRUNCATE or change.old_is_whole:
+        return False
+    relation, old = change.relation, change.old
+    if relation.identity == "f":
+        return True
+    return old is not None and any(
+        value is None for column, value in zip(relation.columns, old, strict=True) if column.key
+    )
