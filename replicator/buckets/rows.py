@@ -104,7 +104,7 @@ def _complete(change: Change, states: _States, holes: list[tuple[int, Key]]) -> 
         source = old if old is not None else there
         if source is None:
             holes.append((relation.oid, key_of(new, _key_at(relation))))
-            return earlier
+            return []
         new = tuple([s if n is UNCHANGED else n for s, n in zip(source, new, strict=True)])
     states[place] = _packed(new, relation)
     return [*earlier, change._replace(old=old, new=new, old_is_whole=True)]

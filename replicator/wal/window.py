@@ -45,10 +45,8 @@ class Visibility(NamedTuple):
 
     def saw(self, xid: int) -> bool:
         """Whether a committed transaction, known by the low half of its id, was visible."""
-        # The stream carries 32 bits of a 64-bit id; what is running now lies close to xmax.
-        full = (self.xmax & ~0xFFFFFFFF) | xid
-        if full >= self.xmax + (1 << 31):
-            full -= 1 << 32
+        # The stream carries 32 bits of a 64-bit id; what is running now lies close to xmax, on either side.
+        full = self.xmax - (1 << 31) + ((xid - self.xmax + (1 << 31)) & 0xFFFFFFFF)
         return full < self.xmin or (full < self.xmax and full not in self.in_progress)
 
 
@@ -114,6 +112,9 @@ class Windows:
     def watch(self, oid: int) -> None:
         """This table is about to be copied; from here on its transactions are remembered."""
         self._tables.setdefault(oid, _Copied())
+
+    def is_watched(self, oid: int) -> bool:
+        return oid in self._tables
 
     def forget(self, oid: int) -> None:
         """This table is not being copied any more."""
