@@ -175,8 +175,8 @@ class Copier:
     ) -> Merged:
         oid, windows = table.relation.oid, self._copies.windows
         name = self._copies.name_mark()
-        windows.expect(name, oid, table.key_at)
         future = self._copies.expect(name, oid)
+        windows.expect(name, oid, table.key_at)
         await write_mark(self._source, mark="low", name=name, oid=oid)
         chunk = await read_chunk(
             self._source, self._wanted.publication, table, after=after, limit=limit, only=only

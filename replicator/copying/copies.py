@@ -71,7 +71,9 @@ class Copies:
         return name.startswith(self._run + "/")
 
     def expect(self, name: str, oid: int) -> asyncio.Future[Merged | None]:
-        """What answers when the mark of this name has been acted on."""
+        """What answers when this mark has been acted on; Restarted if the copy has been abandoned."""
+        if not self.windows.is_watched(oid):
+            raise Restarted
         future: asyncio.Future[Merged | None] = asyncio.get_running_loop().create_future()
         self._awaited[name] = oid, future
         return future

@@ -162,6 +162,17 @@ class Clinic:
         assert shown - expected == Counter(), "rows that buckets should not hold"
         assert self.database.execute(_AHEAD) == []
 
+    def become_equal(self) -> None:
+        """Wait until the two are equal, where nothing says when what changed will have been noticed."""
+        deadline = time.monotonic() + 60
+        while True:
+            self.catch_up()
+            try:
+                return self.assert_equal()
+            except AssertionError:
+                if time.monotonic() > deadline:
+                    raise
+
     def assert_told_once(self) -> None:
         """No op says again what the one before it said of the same row; for tables copied only once."""
         assert self.database.execute(_REPEATED) == []
