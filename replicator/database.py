@@ -38,6 +38,18 @@ _REFUSED = re.compile(
 )
 #: Classes of SQLSTATE after which the same words may succeed: connection, resources, operator, system.
 _PASSING = ("08", "53", "57", "58", "40")
+#: A peer that is gone without a word is asked after 10 s of silence, and given up 15 s later; where something
+#: is unanswered, after this. Left to themselves, both ends would believe in each other for hours.
+_KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+_UNANSWERED_MS = 60_000
+#: What a session says of itself; not every system, or pooler, takes every one.
+_MANNERS = (
+    # A backend that waits for a lock would not notice that we are gone, and would keep ours.
+    b"SET client_connection_check_interval = 2000",
+    # Nor would an idle one, with the writer's lock.
+    b"SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3",
+    b"SET tcp_user_timeout = %d" % _UNANSWERED_MS,
+)
 
 
 class _Told(psycopg.AsyncConnection[TupleRow]):
@@ -69,22 +81,16 @@ def failure(error: psycopg.Error, what: str) -> ReplicatorError:
 
 async def connect(dsn: str, what: str, *, schema: str | None = None) -> Connection:
     """An autocommit connection; with a schema, that schema and nothing else is its search path."""
-    settings: dict[str, str | int] = {"application_name": f"replicator {what}", "connect_timeout": 10}
+    settings: dict[str, str | int] = {
+        "application_name": f"replicator {what}",
+        "connect_timeout": 10,
+        # Longer than the server's: one that waits for a lock takes nothing in for a while, and lives.
+        "tcp_user_timeout": 2 * _UNANSWERED_MS,
+        **_KEEPALIVE,
+    }
     known = conninfo_to_dict(dsn)
-    connecting = asyncio.ensure_future(
-        _Told.connect(
-            make_conninfo(dsn, **{k: v for k, v in settings.items() if k not in known}),
-            autocommit=True,
-        )
-    )
     try:
-        # A connection half made when its maker is cancelled would stay open until somebody collects it.
-        connection = await asyncio.shield(connecting)
-    except asyncio.CancelledError:
-        await asyncio.wait({connecting})
-        if connecting.exception() is None:
-            await connecting.result().close()
-        raise
+        connection = await dial(make_conninfo(dsn, **{k: v for k, v in settings.items() if k not in known}))
     except psycopg.Error as error:
         raise failure(error, f"cannot connect to {describe_dsn(dsn)} ({what})") from error
     connection.what = f"{what} on {describe_dsn(dsn)}"
@@ -96,11 +102,23 @@ async def connect(dsn: str, what: str, *, schema: str | None = None) -> Connecti
     return connection
 
 
+async def dial(conninfo: str) -> _Told:
+    """A connection that is either handed over or closed, also if its maker is cancelled meanwhile."""
+    connecting = asyncio.ensure_future(_Told.connect(conninfo, autocommit=True))
+    try:
+        # One half made when its maker is cancelled would stay open until somebody collects it.
+        return await asyncio.shield(connecting)
+    except asyncio.CancelledError:
+        await asyncio.wait({connecting})
+        if connecting.exception() is None:
+            await connecting.result().close()
+        raise
+
+
 async def _settle(connection: Connection, schema: str | None) -> None:
-    with suppress(psycopg.Error):
-        # A backend that waits for a lock would not notice that we are gone, and would keep ours. Not to be
-        # had on every system; there it notices later.
-        await connection.execute("SET client_connection_check_interval = 2000")
+    for manner in _MANNERS:
+        with suppress(psycopg.Error):
+            await connection.execute(manner)
     if schema is not None:
         await connection.execute(sql.SQL("SET search_path TO {}, pg_temp").format(sql.Identifier(schema)))
 

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from contextlib import AsyncExitStack
+from typing import NamedTuple
 
 from replicator.buckets.divergence import divergence
 from replicator.buckets.rows import RowStates
@@ -17,15 +18,15 @@ from replicator.copying.copier import Copier
 from replicator.copying.copies import Copies, Wanted
 from replicator.copying.weave import Weaver
 from replicator.database import Connection, check_migrated, connected
-from replicator.errors import SlotBlocked, SlotLost, Unavailable
+from replicator.errors import ReplicatorError, SlotBlocked, SlotLost, Unavailable
 from replicator.marks import mark
 from replicator.replicate import Limits, replicate
 from replicator.rules.model import Rules
 from replicator.rules.route import Router
 from replicator.wal.lsn import Lsn
-from replicator.wal.preflight import require_ready
+from replicator.wal.preflight import require_ours, require_ready, require_unread
 from replicator.wal.slots import Blocker, create_slot
-from replicator.wal.source import drop_slot, find_slot, identify, printing, sender_timeout_s
+from replicator.wal.source import Slot, drop_slot, find_slot, identify, is_held_up, printing, sender_timeout_s
 from replicator.wal.stream import Stream
 from replicator.wal.transactions import Assembler
 
@@ -33,85 +34,124 @@ from replicator.wal.transactions import Assembler
 _BACKOFF_S = (0.1, 5.0)
 #: A connection that lasted this long was a good one: the next fault is a new one.
 _GOOD_S = 10.0
+#: Whoever has not answered by then, before the stream begins, is not waited for any longer.
+_OPENING_S = 120.0
+#: When the pipeline has stood still for so long, the source is asked whether it waits for us.
+_STUCK_S = 10.0
 #: How long open transactions may keep a new slot waiting before we say whose they are, and try again.
 _SLOT_TIMEOUT_S = 30.0
 
 
+class Ready(NamedTuple):
+    """Everything open and agreed upon, so that the main path can begin."""
+
+    stream: Stream
+    weaver: Weaver
+    copier: Copier
+    writer: Writer
+
+
 async def run_replicate(config: Config, rules: Rules, stop: asyncio.Event) -> None:
     """Replicate until told to stop, connecting again after whatever heals by itself."""
-    attempt = 0
+    attempt, last = 0, ReplicatorError("")
     while not stop.is_set():
         began = time.monotonic()
         try:
             await replicate_once(config, rules, stop)
             return
-        except (Unavailable, SlotBlocked) as error:
+        except (Unavailable, SlotBlocked, SlotLost) as error:
+            if isinstance(error, SlotLost) and isinstance(last, SlotLost):
+                raise
+            # A slot that is lost under a stream is looked at once more: then it is judged together with what
+            # is stored, and what to do about it is known, or said.
             attempt = 1 if time.monotonic() - began > _GOOD_S else attempt + 1
             first, most = _BACKOFF_S
             wait_s = random.uniform(0.5, 1) * min(most, first * 2 ** min(attempt, 16))
             mark("waiting", level=logging.WARNING, why=error.what, seconds=round(wait_s, 2))
+            last = error
             await _stopped_within(stop, wait_s)
 
 
 async def replicate_once(config: Config, rules: Rules, stop: asyncio.Event) -> None:
     """One connection's worth of replicating: from the stored checkpoint until stopped or interrupted."""
-    source, schema = config.source, config.storage.schema_name
     async with AsyncExitStack() as stack:
-        opened = stack.enter_async_context
-        store = await opened(connected(config.storage_dsn, "write", schema=schema))
-        await check_migrated(store, schema)
-        notes = await opened(connected(config.storage_dsn, "tables", schema=schema))
-        clinic = await opened(connected(printing(config.source_dsn), "copy"))
-        await require_ready(clinic, source.publication, rules.tables())
-        writer = await open_or_begin(store, clinic, config)
-        wanted = Wanted(config.source_dsn, source.slot, source.publication, rules.tables())
-        copies = Copies(wanted)
-        copier = Copier(copies, clinic, notes)
-        await copier.prepare()
-        timeout_s = await sender_timeout_s(clinic)
-        start = writer.checkpoint.lsn
-        stream = await opened(
-            Stream(config.source_dsn, source.slot, source.publication, start, timeout_s=timeout_s)
-        )
+        ready = await _unless(stop, _open(stack, config, rules))
+        if ready is None:
+            return
         limits = config.replicate
         await first_to_end(
             replicate(
-                stream,
-                Assembler(own_schema=schema),
-                Weaver(copies, RowStates(store, source.slot)),
+                ready.stream,
+                Assembler(own_schema=config.storage.schema_name),
+                ready.weaver,
                 Router(rules),
-                writer,
+                ready.writer,
                 Limits(limits.batch_rows, limits.batch_bytes, limits.batch_ms / 1000),
             ),
-            copier.run(),
-            _stop_when(stop, stream),
+            ready.copier.run(),
+            _let_go(ready.stream, config.source_dsn),
+            _stop_when(stop, ready.stream),
         )
+
+
+async def _open(stack: AsyncExitStack, config: Config, rules: Rules) -> Ready:
+    """Connect to both sides, see that they agree, and begin to listen."""
+    source, schema, opened = config.source, config.storage.schema_name, stack.enter_async_context
+    store = await opened(connected(config.storage_dsn, "write", schema=schema))
+    await check_migrated(store, schema)
+    notes = await opened(connected(config.storage_dsn, "tables", schema=schema))
+    clinic = await opened(connected(printing(config.source_dsn), "copy"))
+    await require_ready(clinic, source.publication, rules.tables())
+    writer = await open_or_begin(store, clinic, config)
+    copies = Copies(Wanted(config.source_dsn, source.slot, source.publication, rules.tables()))
+    copier = Copier(copies, clinic, notes)
+    await copier.prepare()
+    timeout_s = await sender_timeout_s(clinic)
+    start = writer.checkpoint.lsn
+    stream = await opened(
+        Stream(config.source_dsn, source.slot, source.publication, start, timeout_s=timeout_s)
+    )
+    return Ready(stream, Weaver(copies, RowStates(store, source.slot)), copier, writer)
 
 
 async def open_or_begin(store: Connection, clinic: Connection, config: Config) -> Writer:
     """The writer of this slot; on the very first start, with its slot created and its checkpoint begun."""
     name = config.source.slot
+    opened = await open_writer(store, name)
+    # Looked at only now that nobody else writes: what was seen before could be older than what is stored.
     identity = await identify(config.source_dsn)
     now = Source(identity.system_id, identity.timeline)
     slot = await find_slot(clinic, name)
-    opened = await open_writer(store, name)
+    if slot is not None:
+        await require_ours(clinic, name, slot)
     if opened is None:
-        lsn = (slot and slot.confirmed_lsn) or await _make_slot(clinic, config)
-        await begin(store, name, lsn, now)
-        opened = await open_writer(store, name)
-        assert opened is not None, "a checkpoint was begun a moment ago"
-        return opened[0]
+        return await _begin(store, clinic, config, slot, now)
     writer, position = opened
     problem = divergence(name, identity, slot, position)
-    if problem is None:
+    if problem is None and not position.is_to_begin_again:
+        mark("agreed", slot=name, stored=position.stored.lsn, confirmed=slot and slot.confirmed_lsn)
         return writer
     resync = isinstance(problem, SlotLost) and config.source.on_slot_loss == "resync"
-    if not (position.is_to_begin_again or resync):
+    if problem is not None and not (position.is_to_begin_again or resync):
         raise problem
-    mark("beginning again", level=logging.WARNING, why=problem.what)
+    mark("beginning again", level=logging.WARNING, why=problem.what if problem else "it was asked for")
     if slot is not None:
         await drop_slot(clinic, name)
     return await begin_again(store, name, writer, await _make_slot(clinic, config), now)
+
+
+async def _begin(
+    store: Connection, clinic: Connection, config: Config, slot: Slot | None, now: Source
+) -> Writer:
+    """The first start: nothing is stored, so a slot that is there has to be unread and whole."""
+    name = config.source.slot
+    if slot is not None:
+        require_unread(name, slot)
+    lsn = (slot and slot.confirmed_lsn) or await _make_slot(clinic, config)
+    await begin(store, name, lsn, now)
+    opened = await open_writer(store, name)
+    assert opened is not None, "a checkpoint was begun a moment ago"
+    return opened[0]
 
 
 async def _make_slot(clinic: Connection, config: Config) -> Lsn:
@@ -140,6 +180,39 @@ async def first_to_end(*works: Awaitable[object]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
     for task in done:
         task.result()
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[None, None, Ready]) -> Ready | None:
+    """What the work comes to; None if we are to stop before it has."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, timeout=_OPENING_S, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        working.cancel()
+        stopping.cancel()
+        await asyncio.wait({working, stopping})
+    if not working.cancelled():
+        return working.result()
+    if stop.is_set():
+        return None
+    raise Unavailable(
+        f"the source or the storage did not answer within {_OPENING_S:g} s",
+        "A network path may have broken without a word; connecting again.",
+    )
+
+
+async def _let_go(stream: Stream, source_dsn: str) -> None:
+    """End a stream that the source wants to end, and cannot tell us so because the pipeline stands still."""
+    while True:
+        await asyncio.sleep(_STUCK_S)
+        if stream.stuck_s < _STUCK_S:
+            continue
+        async with connected(source_dsn, "watch") as source:
+            if await is_held_up(source, stream.sender_pid):
+                raise Unavailable(
+                    "the source wants to end the stream, and storage has kept us from hearing it",
+                    "What had not been stored is read again.",
+                )
 
 
 async def _stop_when(stop: asyncio.Event, stream: Stream) -> None:

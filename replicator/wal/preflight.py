@@ -12,6 +12,7 @@ from replicator import queries
 from replicator.database import Connection, rows
 from replicator.errors import SourceUnready
 from replicator.wal.snapshot import Table, read_tables
+from replicator.wal.source import Slot
 
 _q = queries.load("source")
 _copy = queries.load("copy")
@@ -27,6 +28,37 @@ async def require_ready(source: Connection, publication: str, wanted: Sequence[t
         )
     await require_publication(source, publication, wanted)
     await find_missing(source, publication, wanted, await read_tables(source, publication, wanted))
+
+
+async def require_ours(source: Connection, name: str, slot: Slot) -> None:
+    """Refuse a slot that has the name of ours, and sends something else, or from somewhere else."""
+    here = source.info.dbname
+    if slot.slot_type != "logical":
+        what = "belongs to a physical standby"
+    elif slot.database != here:
+        what = f"belongs to the database {slot.database}, and the source is {here}"
+    elif slot.plugin != "pgoutput":
+        what = f"sends its changes as {slot.plugin} prints them, not as pgoutput"
+    else:
+        return
+    raise SourceUnready(
+        f"slot {name} {what}",
+        "Name another under source.slot; each replicator has one of its own, which it makes itself.",
+    )
+
+
+def require_unread(name: str, slot: Slot) -> None:
+    """Refuse to begin with a slot that somebody else reads, or whose log is gone."""
+    if slot.active_pid is not None:
+        raise SourceUnready(
+            f"slot {name} is being read by pid {slot.active_pid}, and nothing of it is stored here",
+            "Name another under source.slot, or stop who reads this one (pg_stat_replication shows who).",
+        )
+    if slot.wal_status == "lost" or slot.confirmed_lsn is None:
+        raise SourceUnready(
+            f"slot {name} has lost its log, or never had any, and nothing of it is stored here",
+            f"Nothing is lost with it: replicator slot drop {name} --yes",
+        )
 
 
 async def require_publication(

@@ -9,7 +9,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from replicator import queries
-from replicator.database import Connection, failure, rows
+from replicator.database import Connection, dial, failure, rows
 from replicator.dsn import describe_dsn
 from replicator.errors import ReplicatorError, SourceUnready
 from replicator.wal.lsn import Lsn
@@ -42,9 +42,10 @@ class Identity(NamedTuple):
 class Slot(NamedTuple):
     """One row of pg_replication_slots."""
 
-    plugin: str
+    #: None, like the database, for one of a physical standby.
+    plugin: str | None
     slot_type: str
-    database: str
+    database: str | None
     active_pid: int | None
     restart_lsn: Lsn | None
     confirmed_lsn: Lsn | None
@@ -61,9 +62,7 @@ def printing(dsn: str) -> str:
 async def identify(dsn: str) -> Identity:
     """Ask over the replication protocol, which knows the timeline even just after a promotion."""
     try:
-        connection = await psycopg.AsyncConnection.connect(
-            make_conninfo(dsn, replication="database", connect_timeout=10), autocommit=True
-        )
+        connection = await dial(make_conninfo(dsn, replication="database", connect_timeout=10))
         async with connection:
             row = await (await connection.execute("IDENTIFY_SYSTEM")).fetchone()
     except psycopg.Error as error:
@@ -84,6 +83,15 @@ async def find_slot(source: Connection, name: str) -> Slot | None:
 async def drop_slot(source: Connection, name: str) -> None:
     """Forget the slot: it is lost, or not the one it was."""
     await rows(source, _q.drop_slot, slot=name)
+
+
+async def is_held_up(source: Connection, sender_pid: int) -> bool:
+    """Whether our sender wants to end, and cannot, because we do not read what it says last.
+
+    It waits for a client that is only slow in another place. Until it has ended, a checkpoint that gives up
+    its slot does not go on, nor does a shutdown.
+    """
+    return bool((await rows(source, _q.is_held_up, pid=sender_pid))[0][0])
 
 
 async def sender_timeout_s(source: Connection) -> float:

@@ -6,8 +6,11 @@ busy the pipeline is. The thread drains what libpq has into a bounded queue, and
 own clock: at least every third of that timeout, at once when asked, and soon after an acknowledgement.
 
 When the queue is full the thread stops reading (the kernel's buffers fill, and the server waits), but it
-goes on answering. When the server falls silent for longer than it should, the stream ends with Unavailable:
-a half-open connection looks just like a quiet one, so after half that time we ask for a sign of life.
+goes on answering. A server that wants to end us then cannot: its last word waits behind what we do not read,
+and whoever waits for that process waits, too (`source.is_held_up` finds out).
+
+When the server falls silent for longer than it should, the stream ends with Unavailable: a half-open
+connection looks just like a quiet one, so after half that time we ask for a sign of life.
 
 What is acknowledged is exactly what `acknowledge` was last given; nothing here ever advances it.
 
@@ -43,8 +46,11 @@ _DRAIN_BYTES = 1 << 16
 _QUEUE_BYTES = 1 << 23
 #: The longest the server goes without hearing from us, whatever its timeout.
 _FEEDBACK_S_MAX = 10.0
+#: To connect, and then to begin to stream.
+_ANSWER_S = 10
 #: An acknowledgement waits this long for company before it is sent.
 _ACKNOWLEDGE_S = 0.1
+_START_OVER = "To start over beside what is stored, which stays served meanwhile: replicator snapshot --all"
 
 Clock = Callable[[], float]
 
@@ -73,6 +79,8 @@ class Stream:
         self._given_bytes = self._taken_bytes = 0
         #: Whether the thread has stopped reading, and waits to be told that there is room again.
         self._is_paused = False
+        #: When the pipeline last took something.
+        self._taken_at = clock()
         self._ended: ReplicatorError | None = None
         self._stopping = False
         self._loop = asyncio.get_running_loop()
@@ -126,6 +134,7 @@ class Stream:
             frames += more
             size += sum(map(len, more))
         self._taken_bytes += size
+        self._taken_at = self._clock()
         if self._is_paused:
             self._wake_thread()
         return frames
@@ -134,6 +143,16 @@ class Stream:
     def waiting(self) -> bool:
         """Whether `receive` would return at once."""
         return bool(self._frames)
+
+    @property
+    def stuck_s(self) -> float:
+        """For how long nothing has been read from the source, because nothing has been taken from here."""
+        return self._clock() - self._taken_at if self._is_paused else 0.0
+
+    @property
+    def sender_pid(self) -> int:
+        """The process of the source at the other end."""
+        return self._connection.info.backend_pid
 
     @property
     def _is_full(self) -> bool:
@@ -158,7 +177,7 @@ class Stream:
         known = conninfo_to_dict(self._dsn)
         settings: dict[str, str | int] = {
             "application_name": f"replicator {self._slot}",
-            "connect_timeout": 10,
+            "connect_timeout": _ANSWER_S,
             "keepalives_idle": 30,
         }
         try:
@@ -174,6 +193,9 @@ class Stream:
             raise failure(error, where) from error
         try:
             self._start(connection.pgconn)
+        except psycopg.Error as error:
+            connection.close()
+            raise failure(error, where) from error
         except BaseException:
             connection.close()
             raise
@@ -186,11 +208,23 @@ class Stream:
             f'START_REPLICATION SLOT "{slot}" LOGICAL {self._acknowledged} '
             f"(proto_version '1', publication_names '\"{publication}\"', messages 'true')"
         )
-        result = pgconn.exec_(command.encode())
-        if result.status != pq.ExecStatus.COPY_BOTH:
+        pgconn.send_query(command.encode())
+        result = self._answer(pgconn)
+        if result is None or result.status != pq.ExecStatus.COPY_BOTH:
             raise _refusal(result, self._slot)
         pgconn.nonblocking = 1
         mark("streaming", slot=self._slot, start=self._acknowledged)
+
+    def _answer(self, pgconn: pq.abc.PGconn) -> pq.abc.PGresult | None:
+        """What the server says to a command, if it says something in time."""
+        poll = select.poll()
+        poll.register(pgconn.socket, select.POLLIN)
+        until = self._clock() + _ANSWER_S
+        while pgconn.is_busy():
+            if not poll.poll(max(0, until - self._clock()) * 1000):
+                raise Unavailable(f"the source did not begin to stream slot {self._slot} in {_ANSWER_S} s")
+            pgconn.consume_input()
+        return pgconn.get_result()
 
     # -- in the thread -----------------------------------------------------------------------------
 
@@ -295,8 +329,10 @@ def _now_us() -> int:
     return time.time_ns() // 1000 - 946_684_800_000_000
 
 
-def _refusal(result: pq.abc.PGresult, slot: str) -> ReplicatorError:
+def _refusal(result: pq.abc.PGresult | None, slot: str) -> ReplicatorError:
     """Why START_REPLICATION was refused."""
+    if result is None:
+        return Unavailable(f"the source did not answer about slot {slot}")
     return _sort(_field(result, pq.DiagnosticField.SQLSTATE), _message(result), slot)
 
 
@@ -318,9 +354,9 @@ def _sort(sqlstate: str, said: str, slot: str) -> ReplicatorError:
                 "what was written before it cannot be read: drop the slot and copy the tables anew.",
             )
         case "42704":
-            return SlotLost(what, "The slot was dropped. See the on_slot_loss setting.")
+            return SlotLost(what, "The slot was dropped.\n" + _START_OVER)
         case "55000":
-            return SlotLost(what, "The slot was invalidated: its WAL is gone. See the on_slot_loss setting.")
+            return SlotLost(what, "The slot cannot be read any more.\n" + _START_OVER)
         case "55006":
             return Unavailable(what, "Another process is reading this slot; only one may.")
         case "42501":

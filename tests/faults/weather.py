@@ -31,7 +31,7 @@ WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnu
 """
 _BOOLEAN, _INTEGERS, _TIMESTAMPTZ = 16, (20, 21, 23), 1184
 #: Bounds that other tests leave as they are.
-_MORE = ("replicator.supervise._SLOT_TIMEOUT_S",)
+_MORE = tuple(f"replicator.supervise.{name}" for name in ("_SLOT_TIMEOUT_S", "_OPENING_S", "_STUCK_S"))
 #: The tables the tests write to, and whose each row is.
 _TABLES = {"users": "id", "vital_signs": "patient_id"}
 
