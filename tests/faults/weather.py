@@ -128,7 +128,12 @@ class Weather:
         """What buckets reduce to is what the tables hold, in every column; and no promise was broken."""
         held = self.storage.execute(_BUCKETS, [self.slot])
         there = [row for table, owner in _TABLES.items() for row in self._rows(table, owner)]
-        assert held == sorted(there, key=lambda row: row[:3])
+        shown, expected = ({row[:3]: row[3] for row in rows} for rows in (held, there))
+        lacking = [key for key in expected if shown.get(key) != expected[key]]
+        assert not lacking, f"rows that buckets lack: {lacking}"
+        beyond = [key for key in shown if key not in expected]
+        assert not beyond, f"rows that buckets should not hold: {beyond}"
+        assert len(held) == len(there), "a row is held twice"
         self.assert_not_ahead()
 
     def _rows(self, table: str, owner: str) -> list[tuple[Any, ...]]:
