@@ -69,8 +69,9 @@ class Weather:
         """The configuration as `keys` are now."""
         self.path.write_text(json.dumps(self.keys), encoding="utf-8")
 
-    async def build(self, patients: int = 3) -> None:
-        make_tables(self.source)
+    async def build(self, patients: int = 3, tables: bool = True) -> None:
+        if tables:
+            make_tables(self.source)
         for number in range(patients):
             self.admit(f"p{number}")
         await migrate(self.storage.dsn, "replicator")
