@@ -148,7 +148,7 @@ class Day:
 
     def _start(self) -> Forked:
         fault = None if self.has_failed else self._fault
-        return Forked(self.scene.path, _BOUNDS, len(self.steps), fault)
+        return Forked(self.scene.path, _BOUNDS, self.steps, fault)
 
     def _after_a_step(self) -> None:
         """Let it go on a little, or not at all."""

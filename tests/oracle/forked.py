@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -31,7 +31,7 @@ class Forked:
     """One process; its steps go on counting where another's have ended."""
 
     def __init__(
-        self, path: Path, bounds: Mapping[str, float], done: int = 0, fault: Fault | None = None
+        self, path: Path, bounds: Mapping[str, float], done: Sequence[str] = (), fault: Fault | None = None
     ) -> None:
         self._steps, told = _forks.Pipe(duplex=False)
         #: What it has done, by name, as far as we have looked.

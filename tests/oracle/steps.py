@@ -1,9 +1,12 @@
-"""Statements that change something in storage or source → numbered steps, at one of which this process ends.
+"""Statements that change something in storage or source → steps by name and number, at one of which we end.
 
 A durable step is whatever our code sends that leaves something behind: a statement that is not known to
 leave nothing, what a COPY is given and its end, the end of a transaction, and the position that is
 acknowledged. They are counted as the driver is called; the code under test knows nothing of it. The process
 kills itself just before a step or just after it, when its answer has come.
+
+Steps are counted by name. How many COMMITs come before a slot is made again is chance, so that the
+two-hundredth step of one day is something else in the next; its second making of a slot is the same.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from inspect import iscoroutinefunction
 from typing import Any, Literal, NamedTuple
@@ -31,7 +35,9 @@ How = Literal["before", "after"]
 class Fault(NamedTuple):
     """Before or after which step a process ends."""
 
-    number: int
+    name: str
+    #: The first of this name is 1.
+    nth: int
     how: How
 
 
@@ -59,8 +65,9 @@ def name_of(query: object) -> str | None:
 class Steps:
     """Counts what this process does; `tell` hears of each step before it is taken."""
 
-    def __init__(self, tell: Callable[[str], None], done: int, fault: Fault | None) -> None:
-        self._tell, self._count, self._fault = tell, done, fault
+    def __init__(self, tell: Callable[[str], None], done: Iterable[str], fault: Fault | None) -> None:
+        self._tell, self._fault = tell, fault
+        self._done = Counter(done)
         # The stream acknowledges in a thread of its own.
         self._lock = threading.Lock()
         #: Connections with something to commit.
@@ -69,12 +76,12 @@ class Steps:
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         with self._lock:
-            self._count += 1
-            number = self._count
+            self._done[name] += 1
+            nth = self._done[name]
             self._tell(name)
-        self._end_if(Fault(number, "before"))
+        self._end_if(Fault(name, nth, "before"))
         yield
-        self._end_if(Fault(number, "after"))
+        self._end_if(Fault(name, nth, "after"))
 
     def _end_if(self, reached: Fault) -> None:
         if reached == self._fault:
