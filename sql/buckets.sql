@@ -24,7 +24,7 @@ UPDATE checkpoints SET fence = fence + 1 WHERE slot = %(slot)s::text RETURNING f
 
 -- name: checkpoint
 SELECT op_id, lsn, fence, system_id, timeline, recorded_at, shown_op_id, shown_lsn,
-       is_to_begin_again
+       given_up
 FROM checkpoints WHERE slot = %(slot)s::text
 
 -- name: want_all
@@ -34,14 +34,19 @@ SET may_be_stale = true, state = 'wanted', wanted_at = now(), begun_op_id = NULL
     rows_copied = 0, begun_at = NULL, copied_at = NULL, has_holes = false
 WHERE slot = %(slot)s::text
 
--- name: ask_to_begin_again
-UPDATE checkpoints SET is_to_begin_again = true WHERE slot = %(slot)s::text
+-- name: give_up
+-- What is lost as things stand, and nothing that is lost later, may be passed over by copying everything again.
+UPDATE checkpoints SET given_up = %(standing)s::text WHERE slot = %(slot)s::text
+
+-- name: agree
+-- Nothing is lost, so nothing is given up any more.
+UPDATE checkpoints SET given_up = NULL WHERE slot = %(slot)s::text AND given_up IS NOT NULL
 
 -- name: begin_again
 -- Another log, or another place in it. What readers see stays as it is until everything has been copied.
 UPDATE checkpoints
 SET lsn = %(lsn)s::pg_lsn, shown_lsn = least(shown_lsn, %(lsn)s::pg_lsn), system_id = %(system_id)s::text,
-    timeline = %(timeline)s::integer, recorded_at = now(), is_to_begin_again = false
+    timeline = %(timeline)s::integer, recorded_at = now(), given_up = NULL
 WHERE slot = %(slot)s::text
 
 -- name: hold_checkpoint

@@ -125,12 +125,6 @@ UPDATE tables SET state = 'copied', copied_at = now(), rows_expected = rows_copi
 WHERE slot = %(slot)s::text AND oid = %(oid)s::bigint AND state = 'copying'
 RETURNING begun_op_id, may_be_stale
 
--- name: end_beginning
--- Whoever asked for everything to be copied again has what they asked for.
-UPDATE checkpoints SET is_to_begin_again = false
-WHERE slot = %(slot)s::text AND is_to_begin_again
-  AND NOT EXISTS (SELECT FROM tables WHERE tables.slot = %(slot)s::text AND state <> 'copied')
-
 -- name: want_again
 -- Copy this table again from its first row.
 UPDATE tables

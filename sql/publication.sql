@@ -9,6 +9,9 @@ SELECT puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot,
        to_jsonb(p) ->> 'pubgencols' = 's'
 FROM pg_catalog.pg_publication AS p WHERE pubname = %(publication)s::text
 
+-- name: publication_oid
+SELECT oid::bigint FROM pg_catalog.pg_publication WHERE pubname = %(publication)s::text
+
 -- name: members
 -- The tables a publication names, and the schemas (from 15 on; known by their dependencies, so that 14 can read this).
 SELECT n.nspname, c.relname

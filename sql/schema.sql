@@ -24,8 +24,9 @@ CREATE TABLE checkpoints (
     system_id    text        NOT NULL,
     timeline     integer     NOT NULL,
     recorded_at  timestamptz NOT NULL,
-    -- Whether an operator has said: copy every table again, from wherever the source is now.
-    is_to_begin_again  boolean NOT NULL DEFAULT false,
+    -- What an operator has given up as lost: the source and the slot as they stood at that moment. While they
+    -- still stand so, every table may be copied again, from wherever the source is now.
+    given_up     text,
     CHECK (shown_op_id <= op_id AND shown_lsn <= lsn),
     CHECK ((shown_op_id IS NULL) = (shown_lsn IS NULL))
 );

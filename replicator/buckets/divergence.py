@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from replicator.buckets.model import Position
 from replicator.errors import Diverged, SlotAhead, SlotLost, SourceReplaced
+from replicator.wal.lsn import Lsn
 from replicator.wal.source import Identity, Slot
 
 _START_OVER = "To start over beside what is stored, which stays served meanwhile: replicator snapshot --all"
@@ -42,3 +43,11 @@ def divergence(name: str, identity: Identity, slot: Slot | None, position: Posit
             f"the changes in between are not in the log any more.\n{_START_OVER}",
         )
     return None
+
+
+def standing(identity: Identity, confirmed_lsn: Lsn | None) -> str:
+    """The source and the slot as they stand: what is lost is given up as it stands, and no further.
+
+    A permission to start over that outlived its occasion would pass over the next loss in silence.
+    """
+    return f"{identity.system_id} {identity.timeline} {confirmed_lsn or '-'}"

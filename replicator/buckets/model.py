@@ -42,5 +42,5 @@ class Position(NamedTuple):
     system_id: str
     timeline: int
     recorded_at: datetime
-    #: Whether an operator has said that every table may be copied again, from wherever the source is now.
-    is_to_begin_again: bool
+    #: What an operator has given up as lost: the source and the slot as they stood then. See `standing`.
+    given_up: str | None

@@ -236,6 +236,11 @@ async def begin(connection: Connection, slot: str, lsn: Lsn, source: Source) -> 
     )
 
 
+async def agree(connection: Connection, slot: str) -> None:
+    """The source and what is stored agree: whatever was given up as lost is not lost any more."""
+    await connection.execute(_q.agree, {"slot": slot})
+
+
 async def begin_again(connection: Connection, slot: str, writer: Writer, lsn: Lsn, source: Source) -> Writer:
     """Go on from another position of another log: every table is copied again beside what is stored."""
     values = {"slot": slot, "lsn": str(lsn), "system_id": source.system_id, "timeline": source.timeline}

@@ -108,7 +108,6 @@ class Weaver:
         if may_be_stale:
             await batch.sweep(f"{oid}/", begun_op_id)
         self._copies.tables[oid].state, self._copies.tables[oid].has_holes = "copied", False
-        await batch.note(_q.end_beginning, oid)
 
     async def _lose(self, oid: int, batch: Batch) -> None:
         """The table is not there any more under a name the rules read: its rows leave the buckets."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from replicator.buckets.divergence import standing
 from replicator.buckets.model import Position
 from replicator.errors import ReplicatorError
 from replicator.observe.check_server import set_system
 from replicator.observe.survey import Pace, Server, Survey
 from replicator.observe.units import size, span
 from replicator.wal.finding import Finding
+from replicator.wal.lsn import Lsn
 from replicator.wal.names import quote
 from replicator.wal.slots import FAILS_OVER, SlotState
 
@@ -27,7 +29,7 @@ def judge_slot(survey: Survey, name: str, position: Position | None) -> list[Fin
     slot = survey.slot(name)
     found = [*_budget(survey.server, survey.pace), *_idle(survey.server)]
     if slot is None:
-        return [*_gone(name, position), *found]
+        return [*_gone(name, position, survey), *found]
     return [
         *_is_ours(slot, survey.server),
         *_health(slot, position),
@@ -79,8 +81,16 @@ def _idle(server: Server) -> Iterable[Finding]:
         yield set_system(server, "warning", "slot.idle", name, "2d", what, why)
 
 
-def _gone(name: str, position: Position | None) -> Iterable[Finding]:
-    if position is not None and not position.is_to_begin_again:
+def _is_given_up(position: Position, confirmed_lsn: Lsn | None, survey: Survey) -> bool:
+    """Whether an operator has said to start over from where things stand."""
+    identity = survey.identity
+    if position.given_up is None or isinstance(identity, ReplicatorError):
+        return False
+    return position.given_up == standing(identity, confirmed_lsn)
+
+
+def _gone(name: str, position: Position | None, survey: Survey) -> Iterable[Finding]:
+    if position is not None and not _is_given_up(position, None, survey):
         lsn = position.stored.lsn
         what = f"slot {quote(name)} does not exist any more, but what it had sent up to {lsn} is stored"
         why = f"What was committed since cannot be read from the log. {_START_OVER}"
@@ -132,7 +142,7 @@ def _reader(slot: SlotState) -> Iterable[Finding]:
 
 def _against(slot: SlotState, position: Position | None, survey: Survey) -> Iterable[Finding]:
     """The slot and what is stored are two ends of one thing."""
-    if position is None or position.is_to_begin_again:
+    if position is None or _is_given_up(position, slot.confirmed_lsn, survey):
         return
     identity, name = survey.identity, quote(slot.name)
     stored, lsn = (position.system_id, position.timeline), position.stored.lsn

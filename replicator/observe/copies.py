@@ -14,6 +14,7 @@ from replicator.buckets.tables import TableState, load, want_again
 from replicator.config import Config
 from replicator.database import Connection, check_migrated, connected, rows
 from replicator.errors import ConfigError, ReplicatorError
+from replicator.observe.lost import find_lost
 
 _q = queries.load("buckets")
 _LOOK_S = 0.5
@@ -25,7 +26,8 @@ async def recopy(config: Config, names: Sequence[str], *, everything: bool, wait
     async with connected(config.storage_dsn, "snapshot", schema=schema) as storage:
         await check_migrated(storage, schema)
         known = await load(storage, slot)
-        if not known:
+        lost = await find_lost(config, storage, known.values()) if everything else None
+        if not known and lost is None:
             raise ReplicatorError(
                 f"nothing is known of any table for slot {slot}",
                 "The first `replicator run` copies every table in the rules by itself.",
@@ -34,8 +36,12 @@ async def recopy(config: Config, names: Sequence[str], *, everything: bool, wait
         async with storage.transaction():
             for state in chosen:
                 await want_again(storage, slot, state.oid)
-            if everything:
-                await storage.execute(_q.ask_to_begin_again, {"slot": slot})
+            if lost is not None:
+                await storage.execute(_q.give_up, {"slot": slot, "standing": lost.standing})
+        if lost is not None:
+            click.echo(
+                f"given up: {lost.why}; `replicator run` goes on from where the source is now", err=True
+            )
         if wait:
             await _watch(storage, slot, {state.oid for state in chosen})
         return [

@@ -52,3 +52,44 @@ async def test_resync_goes_on_by_itself(database: Database, tmp_path: Path, chil
     clinic.run()
     clinic.catch_up()
     clinic.assert_equal()
+
+
+@pytest.mark.parametrize("while_it_runs", [True, False])
+async def test_all_asked_for_while_nothing_is_lost_permits_nothing_later(
+    database: Database, tmp_path: Path, children: StartChild, while_it_runs: bool
+) -> None:
+    clinic = Clinic(database, tmp_path, children)
+    await clinic.build()
+    running = clinic.run()
+    clinic.measure("seen")
+    clinic.catch_up()
+    if while_it_runs:
+        assert clinic.ask("snapshot", "--all") == 0
+    running.terminate()
+    assert running.wait() == 0
+    if not while_it_runs:
+        assert clinic.ask("snapshot", "--all", "--no-wait") == 0
+    database.execute("SELECT pg_drop_replication_slot(%s)", [clinic.slot])
+    clinic.measure("in the gap")
+    refused = clinic.run()
+    assert refused.wait() == 1
+    assert "does not exist any more" in refused.stderr
+
+
+async def test_what_was_given_up_is_one_loss_and_not_the_next(
+    database: Database, tmp_path: Path, children: StartChild
+) -> None:
+    clinic = await stopped_with_a_gap(database, tmp_path, children, recreate=False)
+    assert clinic.ask("snapshot", "--all", "--no-wait") == 0
+    database.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [clinic.slot])
+    refused = clinic.run()
+    assert refused.wait() == 1
+    assert "has confirmed" in refused.stderr
+    # Nor does it last: once begun again, it permits nothing.
+    assert clinic.ask("snapshot", "--all", "--no-wait") == 0
+    running = clinic.run()
+    clinic.catch_up()
+    running.terminate()
+    assert running.wait() == 0
+    database.execute("SELECT pg_drop_replication_slot(%s)", [clinic.slot])
+    assert clinic.run().wait() == 1

@@ -26,7 +26,7 @@ BEGIN
     SELECT pg_current_xact_id()::xid::text, new.op_id, new.lsn, new.shown_op_id, new.shown_lsn, old.lsn,
            -- Where an operator has said that all is copied again, the slot may have gone its own way.
            (SELECT confirmed_flush_lsn FROM pg_replication_slots
-            WHERE slot_name = new.slot AND NOT old.is_to_begin_again);
+            WHERE slot_name = new.slot AND coalesce(old.given_up, new.given_up) IS NULL);
     RETURN new;
 END $$;
 CREATE TRIGGER write_down AFTER UPDATE ON replicator.checkpoints

@@ -170,11 +170,11 @@ class Day:
     def _begin_again(self) -> None:
         """Something else reads from the slot, and an operator says: start over from where the source is."""
         self._end()
-        self.scene.storage.execute("UPDATE replicator.checkpoints SET is_to_begin_again = true")
         self._write(_UNSEEN)
         self.scene.source.execute(
             "SELECT pg_replication_slot_advance(%s, pg_current_wal_lsn())", [self.scene.slot]
         )
+        self.scene.start_over()
         self._running = self._start()
 
     def _settle(self) -> None:

@@ -13,7 +13,9 @@ import psycopg
 from psycopg import sql
 
 from replicator.buckets.tables import want_again
+from replicator.config import load
 from replicator.database import connected, migrate
+from replicator.observe.copies import recopy
 from tests.fixtures.postgres import Connection, Database
 from tests.oracle.compare import Reader, watch
 from tests.oracle.history import History
@@ -99,6 +101,10 @@ class Scene:
     async def _want_again(self, oid: int) -> None:
         async with connected(self.storage.dsn, "test", schema="replicator") as connection:
             await want_again(connection, self.slot, oid)
+
+    def start_over(self) -> None:
+        """An operator gives up what is lost by now."""
+        asyncio.run(recopy(load(self.path, {}), (), everything=True, wait=False))
 
     def end_of_backends(self) -> None:
         """Wait until both servers have noticed that a killed replicator is gone."""

@@ -137,7 +137,7 @@ def a_position(**changed: Any) -> Position:
         "system_id": "1",
         "timeline": 1,
         "recorded_at": datetime(2026, 1, 1, tzinfo=UTC),
-        "is_to_begin_again": False,
+        "given_up": None,
     }
     return Position(**values | changed)
 
