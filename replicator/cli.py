@@ -80,6 +80,13 @@ _CONFIG = click.Option(
     type=click.Path(path_type=Path),
     help="The configuration file; else $REPLICATOR_CONFIG; else defaults and $SOURCE_DSN.",
 )
+_IDENTITY = click.option(
+    "--identity",
+    type=click.Choice(["keep", "full"]),
+    default="keep",
+    show_default=True,
+    help="Leave a replica identity that is enough, or have every table send whole old rows.",
+)
 _JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print facts as JSON.")
 
 
@@ -133,7 +140,8 @@ def check(config: Path | None, source_only: bool, as_sql: bool, sample_s: float,
 
 @verb("replicator publication plan --role replicator | less", json=True, group=publication)
 @click.option("--role", help="Also plan this role, with no right it does not need.")
-def publication_plan(config: Path | None, role: str | None, as_json: bool) -> None:
+@_IDENTITY
+def publication_plan(config: Path | None, role: str | None, identity: str, as_json: bool) -> None:
     """Print the SQL from what is published to what the rules need; change nothing.
 
     Exit code 1 if something has to be done by hand first.
@@ -142,7 +150,8 @@ def publication_plan(config: Path | None, role: str | None, as_json: bool) -> No
     from replicator.rules.parse import load_rules
 
     settings = load(config, os.environ)
-    planned = asyncio.run(published.plan(settings, load_rules(settings.rules_path), role))
+    rules = load_rules(settings.rules_path)
+    planned = asyncio.run(published.plan(settings, rules, role, whole_rows=identity == "full"))
     if as_json:
         _facts(**published.facts_of(planned))
     else:
@@ -152,8 +161,9 @@ def publication_plan(config: Path | None, role: str | None, as_json: bool) -> No
 
 @verb("replicator publication apply --yes", json=True, group=publication)
 @click.option("--role", help="Also make this role, with no right it does not need.")
+@_IDENTITY
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def publication_apply(config: Path | None, role: str | None, yes: bool, as_json: bool) -> None:
+def publication_apply(config: Path | None, role: str | None, identity: str, yes: bool, as_json: bool) -> None:
     """Do what `publication plan` prints, after asking.
 
     Never drops a publication, takes no table out of one, and rather gives up than make the application wait
@@ -163,7 +173,8 @@ def publication_apply(config: Path | None, role: str | None, yes: bool, as_json:
     from replicator.rules.parse import load_rules
 
     settings = load(config, os.environ)
-    planned = asyncio.run(published.plan(settings, load_rules(settings.rules_path), role))
+    rules = load_rules(settings.rules_path)
+    planned = asyncio.run(published.plan(settings, rules, role, whole_rows=identity == "full"))
     if not as_json:
         click.echo(published.text_of(planned))
     if planned.plan.steps:

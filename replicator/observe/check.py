@@ -52,7 +52,7 @@ def _judge_source(
     catalogue, name = source.catalogue, quote(source.server.role)
     where = f"{describe_dsn(config.source_dsn)} as {name}"
     may = f"{name} may replicate, and read every table the rules name"
-    sent = f"{len(needs)} of the rules, in publication {quote(publication)}, send their whole old rows"
+    sent = f"{len(needs)} of the rules, in publication {quote(publication)}, with a replica identity"
     return [
         Group("connection", where, tuple(judge_way(source))),
         Group("server", _about_server(source), tuple(judge_server(source, slot))),

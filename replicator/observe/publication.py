@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import click
@@ -33,15 +34,21 @@ class Planned:
     plan: Plan
 
 
-async def plan(config: Config, rules: Rules, role: str | None) -> Planned:
-    """Look at the source, and plan."""
+async def plan(config: Config, rules: Rules, role: str | None, *, whole_rows: bool = False) -> Planned:
+    """Look at the source, and plan; with `whole_rows`, REPLICA IDENTITY FULL for every table."""
     needs, name, schema = needs_of(rules), config.source.publication, config.storage.schema_name
     async with connected(config.source_dsn, "publication") as source, source.transaction():
         await be_harmless(source)
         catalogue = await read_catalogue(source, name, needs, role or source.info.user, schema)
     stored_here = config.storage_dsn == config.source_dsn
     made = plan_publication(
-        catalogue, needs, name, schema, with_role=role is not None, with_storage=stored_here
+        catalogue,
+        needs,
+        name,
+        schema,
+        with_role=role is not None,
+        with_storage=stored_here,
+        whole_rows=whole_rows,
     )
     return Planned(describe_dsn(config.source_dsn), len(needs), made)
 
@@ -83,5 +90,16 @@ def text_of(planned: Planned) -> str:
     for problem in made.problems:
         lines += [comment(f"BY HAND: {problem.what}")]
         lines += [comment(line) for line in (*textwrap.wrap(problem.why, 100), *problem.sql.splitlines())]
-    lines += [comment(f"note: {note.what}") for note in made.notes]
+    lines += [comment(f"note: {note}") for note in _notes(made.notes)]
     return "\n".join(lines).rstrip()
+
+
+def _notes(notes: Sequence[Finding]) -> Iterator[str]:
+    """What a note says; what most tables have in common, once."""
+    kept = [note.about for note in notes if note.code == "table.identity"]
+    yield from (note.what for note in notes if note.code != "table.identity")
+    if kept:
+        yield (
+            f"{', '.join(kept)}: the log tells the key of an old row, which is enough; "
+            "with --identity full it tells the whole row"
+        )

@@ -1,8 +1,8 @@
 """A publication as it is × the tables needed → Findings, and the plan that mends them. No I/O.
 
-The order of findings is the order in which to run their SQL. A table first sends whole old rows and only then
-enters the publication: one that is published without a usable replica identity refuses the application's
-updates. Nothing here drops a publication, or takes a table out of one.
+The order of findings is the order in which to run their SQL. A table that has to send whole old rows does so
+before it enters the publication: one that is published without a usable replica identity refuses the
+application's updates. Nothing here drops a publication, or takes a table out of one.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _SHOWN = 6
 
 
 def judge_publication(
-    catalogue: Catalogue, needs: Sequence[Need], name: str, storage_schema: str
+    catalogue: Catalogue, needs: Sequence[Need], name: str, storage_schema: str, *, whole_rows: bool = False
 ) -> list[Finding]:
     """What the publication and its tables lack, in the order in which to mend it."""
-    fit = [table for need in needs if (table := publishable(catalogue, need, name))]
+    fit = [table for need in needs if (table := publishable(catalogue, need, name, whole_rows=whole_rows))]
     found = [*_generated(catalogue, fit, name)]
     for need in needs:
-        found += judge_table(catalogue, need, name)
+        found += judge_table(catalogue, need, name, whole_rows=whole_rows)
     # The tables one after the other, but each kind of remedy together.
     found.sort(key=lambda finding: _ORDER.get(finding.code, 0))
     publication = catalogue.publication
@@ -62,7 +62,10 @@ def _generated(catalogue: Catalogue, tables: Sequence[Table], name: str) -> Iter
     generating = [table.label for table in tables if table.generates("s")]
     if publication is None or publication.sends_generated is not False or not generating:
         return
-    why = "Postgres refuses updates of a table with REPLICA IDENTITY FULL and generated columns not sent."
+    why = (
+        "What is not sent reaches nobody, and Postgres refuses updates of a table with REPLICA IDENTITY FULL "
+        "and generated columns that are not sent."
+    )
     what = f"publication {quote(name)} does not send the generated columns of {_some(generating)}"
     sql = f"ALTER PUBLICATION {quote(name)} SET (publish_generated_columns = stored);"
     yield Finding("error", "publication.generated", name, what, why, sql)
@@ -152,8 +155,9 @@ def _partitioned(tables: Sequence[Table]) -> Iterable[Finding]:
         if table.kind == "p":
             what = f"{table.label} is partitioned"
             why = (
-                "A partition added later needs REPLICA IDENTITY FULL before it is used. TRUNCATE of a single "
-                "partition is not sent, nor are the rows of one that is attached or detached."
+                "A partition added later needs the table's replica identity before it is used. TRUNCATE of a "
+                "single one is not in the log, nor are the rows of one that is attached or detached: the "
+                "table is then copied again."
             )
             yield Finding("note", "table.partitioned", table.label, what, why)
 
@@ -201,14 +205,15 @@ def plan_publication(
     *,
     with_role: bool,
     with_storage: bool,
+    whole_rows: bool = False,
 ) -> Plan:
     """The statements to run; a table that has to be mended by hand first is left out of them."""
-    everything = judge_publication(catalogue, needs, name, storage_schema)
+    everything = judge_publication(catalogue, needs, name, storage_schema, whole_rows=whole_rows)
     problems = [one for one in everything if one.level == "error" and (one.code in BY_HAND or not one.sql)]
     unfit = {one.about for one in problems if one.code in ("table.unlogged", "table.missing", "table.kind")}
     ready = [need for need in needs if need.label not in unfit]
-    mending = judge_publication(catalogue, ready, name, storage_schema)
+    mending = judge_publication(catalogue, ready, name, storage_schema, whole_rows=whole_rows)
     role = judge_role(catalogue, ready, storage_schema if with_storage else None) if with_role else []
     steps = [one for one in (*role, *mending) if one.sql and one.code not in BY_HAND]
-    notes = [one for one in everything if one.level != "error"]
+    notes = [one for one in everything if one.level != "error" and one not in steps]
     return Plan(name, tuple(steps), tuple(problems), tuple(notes))

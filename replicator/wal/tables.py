@@ -21,8 +21,11 @@ SENDS_GENERATED = 180000
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
 
 
-def judge_table(catalogue: Catalogue, need: Need, publication: str) -> list[Finding]:
-    """What keeps this table from being followed, in the order in which to mend it."""
+def judge_table(catalogue: Catalogue, need: Need, publication: str, *, whole_rows: bool) -> list[Finding]:
+    """What keeps this table from being followed, in the order in which to mend it.
+
+    `whole_rows` asks for REPLICA IDENTITY FULL also where another identity is enough.
+    """
     table = catalogue.tables.get((need.namespace, need.name))
     if table is None:
         return [_missing(catalogue, need)]
@@ -35,16 +38,17 @@ def judge_table(catalogue: Catalogue, need: Need, publication: str) -> list[Find
         *_unlogged(table),
         *_key(table),
         *_column_list(table, publication),
-        *_identity(table, obstacles(catalogue.version, table, publication)),
+        *_identity(table, obstacles(catalogue.version, table, publication), whole_rows),
     ]
 
 
-def publishable(catalogue: Catalogue, need: Need, publication: str) -> Table | None:
+def publishable(catalogue: Catalogue, need: Need, publication: str, *, whole_rows: bool) -> Table | None:
     """The table, if it can be in a publication without harm."""
     table = catalogue.tables.get((need.namespace, need.name))
     if table is None or table.kind in _KINDS or table.persistence == "t":
         return None
-    return None if table.identity != "f" and obstacles(catalogue.version, table, publication) else table
+    is_to_change = table.identity != "f" and becomes_full(table, whole_rows)
+    return None if is_to_change and obstacles(catalogue.version, table, publication) else table
 
 
 def obstacles(version: int, table: Table, ours: str) -> list[str]:
@@ -135,9 +139,9 @@ def _column_list(table: Table, publication: str) -> Iterable[Finding]:
     alter = f"ALTER PUBLICATION {name}"
     sql = f"BEGIN;\n{alter} DROP TABLE {table.sql};\n{alter} ADD TABLE {table.sql};\nCOMMIT;"
     why = (
-        "The whole old row is needed, and Postgres refuses every UPDATE and DELETE of a table that has both "
-        "REPLICA IDENTITY FULL and a column list. What was sent before lacks the columns until it is copied "
-        "again."
+        "What the list leaves out reaches nobody, and Postgres refuses every UPDATE and DELETE of a table "
+        "that has both REPLICA IDENTITY FULL and a column list. What was sent before lacks the columns until "
+        "it is copied again."
     )
     if not _can_drop_list(table, publication, publication):
         sql, why = "", f"{why} Publish it by its own name, without a column list; mind its row filter."
@@ -145,10 +149,11 @@ def _column_list(table: Table, publication: str) -> Iterable[Finding]:
     yield Finding("error", "table.column_list", table.label, what, why, sql)
 
 
-def _identity(table: Table, in_the_way: list[str]) -> Iterable[Finding]:
-    leaves = [leaf for leaf in table.leaves if leaf.identity != "f"]
-    is_lacking = table.identity != "f" or bool(leaves)
-    if in_the_way:
+def _identity(table: Table, in_the_way: list[str], whole_rows: bool) -> Iterable[Finding]:
+    goal = "f" if becomes_full(table, whole_rows) else table.identity
+    leaves = [leaf for leaf in table.leaves if leaf.identity != goal]
+    is_lacking = table.identity != goal or bool(leaves)
+    if in_the_way and goal == "f":
         becomes = "would then fail" if is_lacking else "fails at present"
         why = f"Every UPDATE and DELETE of the application {becomes}, because {'; and '.join(in_the_way)}."
         state = "cannot be given" if is_lacking else "should not have"
@@ -161,13 +166,31 @@ def _identity(table: Table, in_the_way: list[str]) -> Iterable[Finding]:
             if table.row_bytes
             else ""
         )
-        is_enough = table.identity == "i" or (table.identity == "d" and bool(table.key))
         what = f"{table.label} {_old_row(table)}{cost}"
-        yield _full(table.namespace, table.name, what, level="warning" if is_enough else "error")
+        if goal != "f":
+            yield Finding("note", "table.identity", table.label, what, _WHY_ENOUGH)
+        else:
+            yield _full(table.namespace, table.name, what, level="warning" if _is_enough(table) else "error")
     for leaf in leaves:
         name = label(leaf.namespace, leaf.name)
-        what = f"{name}, a partition of {table.label}, does not send the whole of an old row"
-        yield _full(leaf.namespace, leaf.name, what)
+        if goal == "f":
+            what = f"{name}, a partition of {table.label}, does not send the whole of an old row"
+            yield _full(leaf.namespace, leaf.name, what)
+        else:
+            what = f"{name}, a partition of {table.label}, has another replica identity than the table"
+            sql = f"ALTER TABLE {qualify(leaf.namespace, leaf.name)} REPLICA IDENTITY DEFAULT;"
+            why = "What the log tells of its old rows could not be used."
+            yield Finding("error", "table.identity", name, what, why, sql if goal == "d" else "")
+
+
+def becomes_full(table: Table, whole_rows: bool) -> bool:
+    """Whether REPLICA IDENTITY FULL is what the table has, needs, or is wished to have."""
+    return whole_rows or table.identity == "f" or not _is_enough(table)
+
+
+def _is_enough(table: Table) -> bool:
+    """Whether what the log says of an old row tells which row it was."""
+    return table.identity == "i" or (table.identity == "d" and bool(table.key))
 
 
 def _full(namespace: str, name: str, what: str, level: Level = "error") -> Finding:
@@ -181,11 +204,14 @@ _WHY_FULL = (
     "was, TOASTed values included. The statement needs the table's lock for an instant: run SET lock_timeout "
     "= '3s'; before it, so that it never makes the application queue, and repeat it if it gives up."
 )
+_WHY_ENOUGH = (
+    "That is enough: the newest version of each of its rows is kept in storage, looked up and written with "
+    "every change, which costs room and time there. With REPLICA IDENTITY FULL the log carries the old row "
+    "instead, which costs log; replicator publication plan --identity full prints the statements."
+)
 _WHY_RATHER_FULL = (
-    "It works as it is: the newest version of each of its rows is then kept in storage, looked up and "
-    "written with every change, which costs room and time there. With FULL the log carries the old row "
-    "instead, which costs log. The statement needs the table's lock for an instant: run SET lock_timeout = "
-    "'3s'; before it, so that the application never queues, and repeat it if it gives up."
+    "What it sends is enough; FULL was asked for. The statement needs the table's lock for an instant: run "
+    "SET lock_timeout = '3s'; before it, so that the application never queues, and repeat it if it gives up."
 )
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
+from replicator.observe.publication import plan
 from tests.database.clinics import build_tables, configure, found, look, rules_for, wrong
 
 if TYPE_CHECKING:
+    from replicator.wal.finding import Finding
     from tests.fixtures.postgres import Database
 
 
@@ -96,10 +99,9 @@ SINCE_18 = {
 #: What nothing but a decision of the DBA can mend, by code of what is left.
 LEFT = {
     "insert only, with a table that has no identity": {"publication.operations"},
-    "somebody else's column list": {"table.identity_blocked"},
-    "a column list and a row filter": {"table.column_list", "table.identity_blocked"},
-    "virtual": {"table.generated", "table.identity_blocked"},
-    "virtual and published": {"table.generated", "table.identity_blocked"},
+    "a column list and a row filter": {"table.column_list"},
+    "virtual": {"table.generated"},
+    "virtual and published": {"table.generated"},
 }
 
 
@@ -124,9 +126,10 @@ def writable(database: Database, names: list[str]) -> set[str]:
     return fine
 
 
+@pytest.mark.parametrize("whole_rows", [False, True], ids=["keep", "full"])
 @pytest.mark.parametrize("situation", [*SITUATIONS, *SINCE_15, *SINCE_18])
 async def test_no_sql_it_gives_ends_the_writes_of_the_application(
-    database: Database, slot: str, situation: str
+    database: Database, slot: str, situation: str, whole_rows: bool
 ) -> None:
     version = database.server.version
     if (situation in SINCE_15 and version < 15) or (situation in SINCE_18 and version < 18):
@@ -139,7 +142,14 @@ async def test_no_sql_it_gives_ends_the_writes_of_the_application(
     ours = "Odd Name" if situation == "an odd name" else "user" if situation == "a reserved word" else "t"
     config, rules = configure(database.dsn, slot=slot), rules_for(ours)
 
-    for finding in (await look(config, rules)).findings:
+    async def findings() -> AsyncIterator[Finding]:
+        for finding in (await look(config, rules)).findings:
+            yield finding
+        if whole_rows:
+            for finding in (await plan(config, rules, None, whole_rows=True)).plan.steps:
+                yield finding
+
+    async for finding in findings():
         if finding.sql and "ALTER SYSTEM" not in finding.sql:
             database.execute(finding.sql)
             now = writable(database, names)
@@ -150,11 +160,6 @@ async def test_no_sql_it_gives_ends_the_writes_of_the_application(
     expected = LEFT.get(situation, set())
     if situation.startswith("generated") and version < 18:
         expected = {"table.generated"}
-    elif situation == "generated and published by somebody else":
-        expected = {"table.identity_blocked"}
-    if not database.execute("SELECT 1 FROM pg_publication WHERE pubname = %s", [config.source.publication]):
-        # Where the only table cannot be published yet, the publication waits for it.
-        expected = {"publication.missing", "table.identity_blocked"} | expected
     assert left == expected
 
 

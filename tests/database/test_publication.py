@@ -31,7 +31,7 @@ async def test_what_was_planned_and_done_leaves_nothing_to_do(database: Database
     build_tables(database)
     config = configure(database.dsn, slot=f"s_{database.name}")
     planned = await publication.plan(config, RULES, None)
-    assert {step.code for step in planned.plan.steps} == {"table.identity", "publication.missing"}
+    assert {step.code for step in planned.plan.steps} == {"publication.missing"}
     await publication.apply(config, planned, quiet=True)
     assert len(published(database)) == 7
     again = await publication.plan(config, RULES, None)
@@ -45,13 +45,13 @@ async def test_the_text_of_a_plan_is_sql_that_does_it(database: Database) -> Non
         "CREATE TABLE more (id int PRIMARY KEY); CREATE PUBLICATION powersync FOR TABLE users, more"
     )
     config = configure(database.dsn, slot=f"s_{database.name}")
-    text = publication.text_of(await publication.plan(config, RULES, None))
+    text = publication.text_of(await publication.plan(config, RULES, None, whole_rows=True))
     assert text.index("SET lock_timeout = '3s';") < text.index("REPLICA IDENTITY FULL")
     assert text.index("REPLICA IDENTITY FULL") < text.index("ADD TABLE public.vital_signs")
     assert "DROP" not in text and "-- note: publication powersync also holds what no rule needs: more" in text
     database.execute(text)
     assert len(published(database)) == 8
-    assert (await publication.plan(config, RULES, None)).plan.steps == ()
+    assert (await publication.plan(config, RULES, None, whole_rows=True)).plan.steps == ()
 
 
 async def test_the_role_that_was_planned_can_do_its_work_and_nothing_else(database: Database) -> None:
@@ -90,7 +90,7 @@ async def test_the_role_that_was_planned_can_do_its_work_and_nothing_else(databa
 async def test_a_table_in_use_is_not_waited_for_and_its_user_is_named(database: Database) -> None:
     build_tables(database)
     config = configure(database.dsn)
-    planned = await publication.plan(config, RULES, None)
+    planned = await publication.plan(config, RULES, None, whole_rows=True)
     reader = database.connect(application_name="long report")
     reader.execute("BEGIN")
     reader.execute("SELECT FROM vital_signs")
@@ -103,17 +103,17 @@ async def test_a_table_in_use_is_not_waited_for_and_its_user_is_named(database: 
         == []
     )
     reader.execute("ROLLBACK")
-    rest = await publication.plan(config, RULES, None)
+    rest = await publication.plan(config, RULES, None, whole_rows=True)
     assert 0 < len(rest.plan.steps) < len(planned.plan.steps)
     await publication.apply(config, rest, quiet=True)
-    assert (await publication.plan(config, RULES, None)).plan.steps == ()
+    assert (await publication.plan(config, RULES, None, whole_rows=True)).plan.steps == ()
 
 
 async def test_a_role_that_may_not_is_told_to_hand_the_plan_over(database: Database) -> None:
     build_tables(database)
     with a_role(database, f"r_{database.name}") as dsn:
         config = configure(dsn)
-        planned = await publication.plan(config, RULES, None)
+        planned = await publication.plan(config, RULES, None, whole_rows=True)
         with pytest.raises(SourceUnready, match="must be owner") as caught:
             await publication.apply(config, planned, quiet=True)
     assert "replicator publication plan | psql" in caught.value.hint
@@ -148,12 +148,12 @@ async def test_what_locks_for_long_or_cannot_be_done_is_left_to_a_person(databas
 async def test_two_who_apply_at_once_do_not_break_anything(database: Database) -> None:
     build_tables(database)
     config = configure(database.dsn)
-    planned = await publication.plan(config, RULES, None)
+    planned = await publication.plan(config, RULES, None, whole_rows=True)
     done = await asyncio.gather(
         *(publication.apply(config, planned, quiet=True) for _ in range(3)), return_exceptions=True
     )
     assert any(result is None for result in done)
-    assert (await publication.plan(config, RULES, None)).plan.steps == ()
+    assert (await publication.plan(config, RULES, None, whole_rows=True)).plan.steps == ()
 
 
 # ── In a terminal ────────────────────────────────────────────────────────────────────────────────
@@ -181,7 +181,8 @@ def test_apply_does_nothing_unasked(database: Database, tmp_path: Path) -> None:
 
 def test_a_plan_in_json_has_every_statement(database: Database, tmp_path: Path) -> None:
     database.execute("CREATE TABLE t (id int PRIMARY KEY)")
-    facts = json.loads(run(tmp_path, database, "plan", "--json").stdout)
+    facts = json.loads(run(tmp_path, database, "plan", "--identity", "full", "--json").stdout)
+    assert facts["notes"] == []
     assert [step["sql"] for step in facts["steps"]] == [
         "ALTER TABLE public.t REPLICA IDENTITY FULL;",
         "CREATE PUBLICATION powersync FOR TABLE\n    public.t;",

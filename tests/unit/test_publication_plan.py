@@ -16,14 +16,19 @@ VIRTUAL = (Column("id", ""), Column("g", "v"))
 
 
 def sqls(catalogue: Catalogue, *needs: Need) -> list[str]:
-    return [
-        one.sql for one in judge_publication(catalogue, needs or [NEED], "powersync", "replicator") if one.sql
-    ]
+    found = judge_publication(catalogue, needs or [NEED], "powersync", "replicator", whole_rows=True)
+    return [one.sql for one in found if one.sql]
 
 
-def plan(catalogue: Catalogue, *needs: Need) -> Plan:
+def plan(catalogue: Catalogue, *needs: Need, whole_rows: bool = True) -> Plan:
     return plan_publication(
-        catalogue, needs or [NEED], "powersync", "replicator", with_role=False, with_storage=True
+        catalogue,
+        needs or [NEED],
+        "powersync",
+        "replicator",
+        with_role=False,
+        with_storage=True,
+        whole_rows=whole_rows,
     )
 
 
@@ -120,6 +125,45 @@ def test_updates_are_not_published_where_another_table_could_not_bear_it() -> No
     assert sqls(a_catalogue(a_table(), publication=unharmed)) == [
         "ALTER PUBLICATION powersync SET (publish = 'insert, update, delete, truncate');"
     ]
+
+
+def kept(catalogue: Catalogue) -> list[str]:
+    """The statements of a plan that leaves a replica identity which is enough."""
+    return [one.sql for one in plan(catalogue, whole_rows=False).steps]
+
+
+def test_a_replica_identity_that_is_enough_is_left_as_it_is() -> None:
+    for identity in ("d", "i"):
+        catalogue = a_catalogue(a_table(identity=identity, memberships=()))
+        assert kept(catalogue) == ["CREATE PUBLICATION powersync FOR TABLE\n    public.t;"]
+        (note,) = plan(catalogue, whole_rows=False).notes
+        assert (note.level, note.code, note.sql) == ("note", "table.identity", "")
+    for table in (a_table(identity="n"), a_table(identity="d", key=())):
+        published = a_catalogue(table, publication=a_publication())
+        assert kept(published) == ["ALTER TABLE public.t REPLICA IDENTITY FULL;"]
+
+
+def test_what_stands_in_the_way_of_whole_rows_is_in_nobodys_way_where_they_are_not_needed() -> None:
+    virtual = a_catalogue(a_table(identity="d", columns=VIRTUAL, memberships=()), version=180000)
+    assert kept(virtual) == ["CREATE PUBLICATION powersync FOR TABLE\n    public.t;"]
+    theirs = a_membership("theirs", has_column_list=True)
+    listed = a_catalogue(a_table(identity="d", memberships=(theirs,)), publication=a_publication())
+    assert kept(listed) == ["ALTER PUBLICATION powersync ADD TABLE public.t;"]
+    assert plan(listed, whole_rows=False).problems == ()
+
+
+def test_a_partition_has_the_replica_identity_of_its_table() -> None:
+    leaves = (Leaf("public", "t1", "d"), Leaf("public", "t2", "f"))
+    table = a_table(kind="p", identity="d", leaves=leaves)
+    publication = a_publication(via_root=True)
+    assert kept(a_catalogue(table, publication=publication)) == [
+        "ALTER TABLE public.t2 REPLICA IDENTITY DEFAULT;"
+    ]
+
+
+def test_nothing_is_both_a_step_and_a_note() -> None:
+    made = plan(a_catalogue(a_table(identity="d"), publication=a_publication()))
+    assert len(made.steps) == 1 and made.notes == ()
 
 
 def test_every_partition_sends_whole_rows_of_its_own() -> None:
