@@ -69,13 +69,17 @@ class _Told(psycopg.AsyncConnection[TupleRow]):
 def failure(error: psycopg.Error, what: str) -> ReplicatorError:
     """The error of ours that this error of the driver is; `what` names the thing that was tried."""
     what = error.__dict__.get("what") or what
-    said = " ".join(str(error).split())
+    # What a server says beside its first line can be a row that was being written.
+    first_line = error.diag.message_primary if error.sqlstate else None
+    said = " ".join((first_line or str(error)).split())
     if error.sqlstate is None and _REFUSED.search(said):
         return ConfigError(f"{what}: {said}", "Check the DSN's user, password, database and sslmode.")
     if error.sqlstate is None or error.sqlstate.startswith(_PASSING):
         hint = "Is the server running and reachable from here?"
         return Unavailable(f"{what}: {said}", hint)
-    diagnosed = error.diag.message_primary or type(error).__name__
+    # A data exception repeats the value that it is about.
+    is_telling = error.sqlstate.startswith("22") or not error.diag.message_primary
+    diagnosed = type(error).__name__ if is_telling else error.diag.message_primary
     return ReplicatorError(f"{what}: {diagnosed} (SQLSTATE {error.sqlstate})", error.diag.message_hint or "")
 
 
