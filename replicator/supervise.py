@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Coroutine
 from contextlib import AsyncExitStack
 from typing import NamedTuple
 
-from replicator.buckets.divergence import divergence, standing
+from replicator.buckets.divergence import beginning, divergence, standing
 from replicator.buckets.rows import RowStates
-from replicator.buckets.write import Source, Writer, agree, begin, begin_again, open_writer
+from replicator.buckets.write import Source, Writer, agree, begin, begin_again, give_up, open_writer
 from replicator.config import Config
 from replicator.copying.copier import Copier
 from replicator.copying.copies import Copies, Wanted
@@ -128,7 +128,8 @@ async def open_or_begin(store: Connection, clinic: Connection, config: Config) -
         return await _begin(store, clinic, config, slot, now)
     writer, position = opened
     problem = divergence(name, identity, slot, position)
-    is_given_up = position.given_up == standing(identity, slot and slot.confirmed_lsn)
+    given_up = standing(identity, slot and slot.confirmed_lsn), beginning(identity)
+    is_given_up = position.given_up in given_up
     if problem is None and not is_given_up:
         await agree(store, name)
         mark("agreed", slot=name, stored=position.stored.lsn, confirmed=slot and slot.confirmed_lsn)
@@ -138,6 +139,7 @@ async def open_or_begin(store: Connection, clinic: Connection, config: Config) -
         raise problem
     why = problem.what if problem else "the publication is not the one that the log was read by"
     mark("beginning again", level=logging.WARNING, why=why)
+    await give_up(store, name, beginning(identity))
     if slot is not None:
         await drop_slot(clinic, name)
     return await begin_again(store, name, writer, await _make_slot(clinic, config), now)

@@ -51,3 +51,11 @@ def standing(identity: Identity, confirmed_lsn: Lsn | None) -> str:
     A permission to start over that outlived its occasion would pass over the next loss in silence.
     """
     return f"{identity.system_id} {identity.timeline} {confirmed_lsn or '-'}"
+
+
+def beginning(identity: Identity) -> str:
+    """The same while it is acted on: the slot is being dropped and made, so how it stands says nothing.
+
+    Ended in between, one has to go on from there, and not ask again.
+    """
+    return f"{identity.system_id} {identity.timeline} beginning"

@@ -236,6 +236,11 @@ async def begin(connection: Connection, slot: str, lsn: Lsn, source: Source) -> 
     )
 
 
+async def give_up(connection: Connection, slot: str, standing: str) -> None:
+    """Record that what is lost as things stand may be passed over by copying everything again."""
+    await connection.execute(_q.give_up, {"slot": slot, "standing": standing})
+
+
 async def agree(connection: Connection, slot: str) -> None:
     """The source and what is stored agree: whatever was given up as lost is not lost any more."""
     await connection.execute(_q.agree, {"slot": slot})

@@ -11,6 +11,7 @@ import click
 
 from replicator import queries
 from replicator.buckets.tables import TableState, load, want_again
+from replicator.buckets.write import give_up
 from replicator.config import Config
 from replicator.database import Connection, check_migrated, connected, rows
 from replicator.errors import ConfigError, ReplicatorError
@@ -37,7 +38,7 @@ async def recopy(config: Config, names: Sequence[str], *, everything: bool, wait
             for state in chosen:
                 await want_again(storage, slot, state.oid)
             if lost is not None:
-                await storage.execute(_q.give_up, {"slot": slot, "standing": lost.standing})
+                await give_up(storage, slot, lost.standing)
         if lost is not None:
             click.echo(
                 f"given up: {lost.why}; `replicator run` goes on from where the source is now", err=True
