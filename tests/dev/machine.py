@@ -115,8 +115,7 @@ class Machine:
         """Ends what a failed test left running."""
         for process in self.started:
             with suppress(ProcessLookupError):
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
+                kill_all(process)
             process.communicate()
 
     def index(self) -> dict[str, str]:
@@ -139,7 +138,7 @@ class Machine:
         process = self.start(*words, **environment)
         assert process.stderr is not None
         line = process.stderr.readline()
-        os.killpg(process.pid, signal.SIGKILL)
+        kill_all(process)
         process.communicate()
         return line
 
@@ -162,6 +161,24 @@ INDEX_NAMES = (
     "https_proxy",
     "no_proxy",
 )
+
+
+def kill_all(process: subprocess.Popen[str]) -> None:
+    """End a ./dev and all it has started, as a power cut would; they are one session, of several groups."""
+    for pid in session(process):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def session(process: subprocess.Popen[str]) -> list[int]:
+    """Who is left of a ./dev and of all it has started."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, _, _, leader = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+            if int(leader) == process.pid and state != "Z":
+                found.append(int(entry.name))
+    return found
 
 
 def ending(process: subprocess.Popen[str]) -> Ending:

@@ -58,6 +58,11 @@ def test_shell_runs_in_the_virtualenv_and_ends_as_the_command_ends(settled: Mach
     assert (end.code, end.out) == (7, "tiny a  b\n")
 
 
+def test_shell_takes_a_line_in_one_word_as_a_shell_would(settled: Machine) -> None:
+    end = settled.dev("shell", "replicator a  b && replicator c")
+    assert (end.code, end.out) == (0, "tiny a b\ntiny c\n")
+
+
 def test_shell_without_a_command_is_the_users_shell(settled: Machine) -> None:
     end = settled.dev("shell", SHELL=str(settled.venv / "bin" / "replicator"))
     assert (end.code, end.out) == (0, "tiny\n")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from tests.dev.machine import NOTHING, Machine, ending, system_python
+from tests.dev.machine import NOTHING, Machine, ending, kill_all, session, system_python
 
 
 def test_what_is_ready_is_used_in_silence(settled: Machine) -> None:
@@ -25,7 +26,8 @@ def test_a_wider_verb_extends_what_a_narrower_made(settled: Machine) -> None:
     (settled.venv / "dev-state").write_text(
         "".join([*(settled.venv / "dev-state").read_text().splitlines(True)[:2], "demo\n"])
     )
-    [line] = settled.prepared()
+    assert settled.prepared() == [], "a shell takes what there is"
+    line = settled.dev("lint").lines[0]
     assert "updating" in line and "only what the demo needs" in line
     assert settled.dev("demo").lines == [] and settled.prepared() == []
 
@@ -113,10 +115,36 @@ def building(machine: Machine, *words: str) -> Iterator[subprocess.Popen[str]]:
 
 def test_an_interrupted_preparation_is_made_again(tiny: Machine) -> None:
     with building(tiny, *NOTHING) as process:
-        os.killpg(process.pid, signal.SIGKILL)
+        kill_all(process)
         process.communicate()
     [line] = tiny.prepared("python", "-c", "import tiny")
     assert line.startswith("dev: rebuilding") and "did not finish" in line
+    assert tiny.prepared() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_told_to_end_it_ends_what_it_has_started_and_leaves_nothing(
+    tiny: Machine, number: signal.Signals
+) -> None:
+    with building(tiny, *NOTHING) as process:
+        process.send_signal(number)
+        end = ending(process)
+        deadline = time.monotonic() + 60
+        while left := session(process):
+            assert time.monotonic() < deadline, left
+    assert end.code == 128 + number and "interrupted" in end.lines[-1]
+    assert list((tiny.place / "tmp").iterdir()) == []
+    assert not (tiny.venv / "dev-state").exists() and not (tiny.venv / "lib").exists()
+    [line] = tiny.prepared("python", "-c", "import tiny")
+    assert line.startswith("dev: preparing")
+
+
+def test_a_package_that_went_away_is_noticed(tiny: Machine) -> None:
+    tiny.prepared()
+    [gone] = (tiny.venv / "lib").glob("python*/site-packages/tiny.pth")
+    gone.unlink()
+    [line] = tiny.prepared("python", "-c", "import tiny")
+    assert line.startswith("dev: rebuilding") and "tiny.pth is missing" in line
     assert tiny.prepared() == []
 
 
