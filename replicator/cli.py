@@ -107,7 +107,7 @@ def run(config: Path | None, only: tuple[str, ...]) -> None:
     _until_stopped(lambda stop: supervise.run_replicate(settings, rules, stop))
 
 
-@verb("replicator check --sql | psql clinic", json=True)
+@verb("replicator check --sql | psql -v ON_ERROR_STOP=1 clinic", json=True)
 @click.option("--source-only", is_flag=True, help="Leave out where buckets are kept.")
 @click.option("--sql", "as_sql", is_flag=True, help="Print only the SQL that mends what was found.")
 @click.option(

@@ -11,12 +11,15 @@ from dataclasses import asdict, dataclass
 import click
 
 from replicator.wal.finding import Finding, Level
+from replicator.wal.mend import LOCK_TIMEOUT
 
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan", "ok": "green"}
 _INDENT = " " * 9
 _RESTART = "restart Postgres"
 _RELOAD = "pg_reload_conf()"
+#: What findings about these mend may need the lock of a table.
+_LOCKS = ("table", "publication")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,8 @@ def script_of(report: Report) -> str:
     """All the SQL of all findings, in order, with what each is for; what no SQL mends, as comments."""
     blocks = [_block(alike) for alike in _alike(report.findings)]
     text = "\n".join(block for block in blocks if block)
+    if any(finding.sql and finding.group in _LOCKS for finding in report.findings):
+        text = f"{LOCK_TIMEOUT}  -- rather give up than let the application queue behind us\n\n{text}"
     if _RELOAD in text:
         text += "\nSELECT pg_reload_conf();"
     if _RESTART in text:

@@ -122,12 +122,14 @@ def _unlogged(table: Table) -> Iterable[Finding]:
 def _key(table: Table) -> Iterable[Finding]:
     if table.key:
         return
-    why = (
-        "Its rows can be neither copied in pieces nor told apart. The statement builds an index while nobody "
-        "can write; on a large table, CREATE UNIQUE INDEX CONCURRENTLY and ADD PRIMARY KEY USING INDEX."
-    )
     has_id = any(column.name == "id" for column in table.columns)
     sql = f"ALTER TABLE {table.sql} ADD PRIMARY KEY (id);" if has_id else ""
+    why = "Its rows can be neither copied in pieces nor told apart. " + (
+        "The statement builds an index while nobody can write; on a large table, CREATE UNIQUE INDEX "
+        "CONCURRENTLY and ADD PRIMARY KEY USING INDEX."
+        if has_id
+        else f"ALTER TABLE {table.sql} ADD PRIMARY KEY (…), with the columns that tell them apart."
+    )
     yield Finding("error", "table.key", table.label, f"{table.label} has no primary key", why, sql)
 
 

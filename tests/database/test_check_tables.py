@@ -182,6 +182,14 @@ async def test_partitions_and_whole_tables_are_asked_for_under_the_name_they_are
     assert both.sql == ""
 
 
+async def test_a_statement_is_spoken_of_only_where_there_is_one(database: Database) -> None:
+    database.execute("CREATE TABLE t (id int); CREATE TABLE audit_log (at timestamptz)")
+    report = await look(configure(database.dsn), rules_for("t", "audit_log"))
+    other, one = sorted(found(report, "table.key"), key=lambda finding: finding.about)
+    assert one.sql == "ALTER TABLE public.t ADD PRIMARY KEY (id);" and "The statement" in one.why
+    assert other.sql == "" and "The statement" not in other.why and "ADD PRIMARY KEY (…)" in other.why
+
+
 async def test_what_is_published_and_not_needed_is_worth_a_note_only(database: Database) -> None:
     build_tables(database)
     database.execute("CREATE TABLE more (id int PRIMARY KEY)")
