@@ -22,7 +22,7 @@ def invalidate(clinic: Weather) -> None:
     fill = "SELECT pg_logical_emit_message(false, 'test', repeat('x', 1000000)) FROM generate_series(1, 20)"
 
     def is_lost() -> bool:
-        for statement in (fill, "SELECT pg_switch_wal()", "SET statement_timeout = '60s'", "CHECKPOINT"):
+        for statement in (fill, "SELECT pg_switch_wal()", "SET statement_timeout = '30s'", "CHECKPOINT"):
             clinic.source.execute(statement)
         return [status for _, _, status in clinic.slot_stands()] == ["lost"]
 

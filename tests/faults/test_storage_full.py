@@ -54,16 +54,18 @@ async def test_it_waits_for_space_and_goes_on_by_itself(
     clinic.catch_up()
     filler = place / "filler"
     fill(filler)
-    before = clinic.checkpoint()
+    op_id = clinic.checkpoint()[0][0]
     database.execute(
         "INSERT INTO vital_signs (patient_id, notes) "
         "SELECT (SELECT id FROM users LIMIT 1), repeat('x', 500) FROM generate_series(1, 5000)"
     )
+    committed = database.execute("SELECT pg_current_wal_lsn()")[0][0]
     for n in (1, 3):
         waiting = running.wait_for("waiting", n=n, why=lambda why: "No space left on device" in why)
         assert f":{server.port}" in str(waiting["why"])
         clinic.assert_not_ahead()
-    assert clinic.checkpoint() == before and running.code is None
+    is_before = "SELECT op_id = %s AND lsn < %s::pg_lsn FROM replicator.checkpoints"
+    assert storage.execute(is_before, [op_id, committed]) == [(True,)] and running.code is None
     filler.unlink()
     clinic.catch_up()
     clinic.assert_equal()
