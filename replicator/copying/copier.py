@@ -181,6 +181,7 @@ class Copier:
         chunk = await read_chunk(
             self._source, self._wanted.publication, table, after=after, limit=limit, only=only
         )
+        mark("read", oid=oid, rows=len(chunk.rows))
         windows.deposit(name, chunk)
         await write_mark(self._source, mark="high", name=name, oid=oid, holes=int(only is not None))
         merged = await future

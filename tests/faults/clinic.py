@@ -28,8 +28,12 @@ SELECT bucket, object_type, object_id, data FROM (
 WHERE op = 'PUT'
 """
 _COLUMNS = """
-SELECT a.attname, format_type(a.atttypid, -1) FROM pg_attribute a
-WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+SELECT a.attname, format_type(a.atttypid, -1) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
+  AND (a.attgenerated = '' OR EXISTS (
+          SELECT FROM pg_publication_tables
+          WHERE (schemaname, tablename) = (c.relnamespace::regnamespace::text, c.relname)
+            AND a.attname = ANY (attnames) AND current_setting('server_version_num')::integer >= 180000))
 ORDER BY a.attnum
 """
 #: The same op of the same row twice, one right after the other.

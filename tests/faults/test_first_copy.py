@@ -53,12 +53,13 @@ async def test_rows_move_between_chunks_while_it_copies(
 ) -> None:
     clinic = Clinic(database, tmp_path, children, rules=RULES, bounds=TIGHT)
     await clinic.build(tables=TABLES + identity)
-    for nth in (1, 2, 1):
-        running = clinic.run(block_at=("chunk", nth))
-        running.wait_for("chunk", n=nth)
+    for mark, nth in (("read", 2), ("chunk", 1), ("read", 1), ("chunk", 2)):
+        running = clinic.run(block_at=(mark, nth))
+        # Between the marks of a chunk, when what it holds has been read; then between two chunks.
+        running.wait_for(mark, n=nth)
         move(database, rng)
         running.go_on()
-        running.wait_for("chunk", n=nth + 1)
+        running.wait_for("chunk", n=nth)
         move(database, rng)
         assert running.kill() == -9
     clinic.run()

@@ -132,3 +132,42 @@ async def test_dropped_and_made_again_at_once(
     running.wait_for("table gone")
     clinic.catch_up()
     clinic.assert_equal()
+
+
+async def test_nobody_is_shown_a_part_of_a_new_table(
+    database: Database, tmp_path: Path, children: StartChild
+) -> None:
+    clinic, running = await replicating(database, tmp_path, children)
+    database.execute("DROP TABLE visits")
+    running.wait_for("table gone")
+    clinic.catch_up()
+    running.terminate()
+    assert running.wait() == 0
+    database.execute(_WATCH)
+    running = clinic.run()
+    running.wait_for("streaming")
+    database.execute("CREATE TABLE visits_new (id integer PRIMARY KEY, patient text)")
+    database.execute("INSERT INTO visits_new SELECT i, 'p1' FROM generate_series(1, 60) AS i")
+    database.execute("ALTER TABLE visits_new RENAME TO visits")
+    database.execute("UPDATE visits SET patient = 'p2' WHERE id < 5")
+    running.wait_for("copied")
+    clinic.catch_up()
+    clinic.assert_equal()
+    assert {count for (count,) in database.execute(_SHOWN)} == {0, 60}
+
+
+#: Every checkpoint that readers are shown is written down.
+_WATCH = """
+CREATE TABLE shown (op_id bigint);
+CREATE FUNCTION write_down() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN INSERT INTO public.shown VALUES (new.shown_op_id); RETURN new; END $$;
+CREATE TRIGGER write_down AFTER UPDATE ON replicator.checkpoints FOR EACH ROW EXECUTE FUNCTION write_down()
+"""
+#: How many visits are held at each of them.
+_SHOWN = """
+SELECT (SELECT count(*) FILTER (WHERE op = 'PUT') FROM (
+            SELECT DISTINCT ON (bucket, object_id, subkey) op FROM replicator.ops
+            WHERE object_type = 'visits' AND ops.op_id <= shown.op_id
+            ORDER BY bucket, object_id, subkey, ops.op_id DESC) AS newest)
+FROM (SELECT DISTINCT op_id FROM shown) AS shown
+"""
