@@ -36,6 +36,10 @@ _REFUSED = re.compile(
     r"(role|database) .* does not exist|not permitted to log in|certificate|"
     r"server does not support SSL|permission denied for database|root certificate file",
 )
+#: Where Postgres itself has no advice.
+_LACKS = "`replicator check` says what the role lacks, and prints the statements that give it."
+#: The second: what stands in a schema one may not use is not to be seen.
+_HINTS = {"42501": _LACKS, "42P01": _LACKS}
 #: Classes of SQLSTATE after which the same words may succeed: connection, resources, operator, system.
 _PASSING = ("08", "53", "57", "58", "40")
 #: A peer that is gone without a word is asked after 10 s of silence, and given up 15 s later; where something
@@ -80,7 +84,8 @@ def failure(error: psycopg.Error, what: str) -> ReplicatorError:
     # A data exception repeats the value that it is about.
     is_telling = error.sqlstate.startswith("22") or not error.diag.message_primary
     diagnosed = type(error).__name__ if is_telling else error.diag.message_primary
-    return ReplicatorError(f"{what}: {diagnosed} (SQLSTATE {error.sqlstate})", error.diag.message_hint or "")
+    hint = error.diag.message_hint or _HINTS.get(error.sqlstate, "")
+    return ReplicatorError(f"{what}: {diagnosed} (SQLSTATE {error.sqlstate})", hint)
 
 
 async def connect(dsn: str, what: str, *, schema: str | None = None) -> Connection:

@@ -38,11 +38,12 @@ WHERE backend_xmin IS NOT NULL AND backend_type = 'client backend'
 ORDER BY xact_start
 
 -- name: foreign_objects
--- What stands in the storage schema and belongs to somebody whose rights this role does not have.
+-- What stands in the storage schema and belongs to somebody whose rights the role does not have, if it exists.
 SELECT c.relname, c.relkind::text
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = %(schema)s::text AND c.relkind IN ('r', 'p', 'v', 'S')
-  AND NOT pg_has_role(c.relowner, 'USAGE')
+  AND NOT coalesce(pg_has_role((SELECT oid FROM pg_catalog.pg_roles WHERE rolname = %(role)s::text),
+                               c.relowner, 'USAGE'), false)
   -- A sequence that belongs to a column goes with its table.
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
                   WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i'))

@@ -65,7 +65,7 @@ def judge_server(survey: Survey, slot: str) -> list[Finding]:
     return [
         *_version(server),
         *_standby(server),
-        *_wal_level(server),
+        *judge_level(server),
         *(_room(survey, "max_replication_slots", "slots") if needs_slot else ()),
         *(_room(survey, "max_wal_senders", "senders") if needs_sender else ()),
         *_sender_timeout(server),
@@ -115,7 +115,8 @@ def _standby(server: Server) -> Iterable[Finding]:
     yield Finding("error", "server.standby", "pg_is_in_recovery", what, why)
 
 
-def _wal_level(server: Server) -> Iterable[Finding]:
+def judge_level(server: Server) -> Iterable[Finding]:
+    """Whether the log says which rows have changed."""
     level = server.settings["wal_level"]
     if level != "logical":
         why = "The log says which blocks of the disk have changed; it has to say which rows."

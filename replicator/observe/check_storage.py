@@ -57,7 +57,7 @@ async def _look(connection: Connection, config: Config, source: Survey | None) -
     if not await _is_begun(connection, schema):
         rights = judge_storage(await read_role(connection, server.role, [schema]), schema)
         return Storage([*rights, *found, _new(schema)], False, None)
-    strangers = await _strangers(connection, schema, server.role)
+    strangers = await judge_owner(connection, schema, server.role)
     if strangers:
         return Storage([*strangers, *found], False, None)
     try:
@@ -110,8 +110,9 @@ async def _beside(connection: Connection, source: Survey | None) -> list[Finding
     return [Finding("note", "storage.same_server", source.server.database, what, why)]
 
 
-async def _strangers(connection: Connection, schema: str, role: str) -> list[Finding]:
-    found = await rows(connection, _q.foreign_objects, schema=schema)
+async def judge_owner(connection: Connection, schema: str, role: str) -> list[Finding]:
+    """Whether what stands in the schema is the role's to write."""
+    found = await rows(connection, _q.foreign_objects, schema=schema, role=role)
     if not found:
         return []
     what = f"{len(found)} object(s) in schema {quote(schema)} belong to another role than {quote(role)}"

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import click
 
 from replicator.config import Config
 from replicator.database import connected
 from replicator.dsn import describe_dsn
+from replicator.observe.check_server import judge_level
+from replicator.observe.check_storage import judge_owner
 from replicator.observe.needs import needs_of
 from replicator.observe.report import comment
-from replicator.observe.survey import be_harmless
+from replicator.observe.survey import be_harmless, read_server
 from replicator.rules.model import Rules
 from replicator.wal.catalogue import read_catalogue
 from replicator.wal.finding import Finding
@@ -32,6 +34,8 @@ class Planned:
     where: str
     tables: int
     plan: Plan
+    #: Whose rights are in it.
+    role: str | None
 
 
 async def plan(config: Config, rules: Rules, role: str | None, *, whole_rows: bool = False) -> Planned:
@@ -40,7 +44,9 @@ async def plan(config: Config, rules: Rules, role: str | None, *, whole_rows: bo
     async with connected(config.source_dsn, "publication") as source, source.transaction():
         await be_harmless(source)
         catalogue = await read_catalogue(source, name, needs, role or source.info.user, schema)
-    stored_here = config.storage_dsn == config.source_dsn
+        stored_here = config.storage_dsn == config.source_dsn
+        owner = await judge_owner(source, schema, role) if role is not None and stored_here else []
+        server = await read_server(source)
     made = plan_publication(
         catalogue,
         needs,
@@ -50,7 +56,21 @@ async def plan(config: Config, rules: Rules, role: str | None, *, whole_rows: bo
         with_storage=stored_here,
         whole_rows=whole_rows,
     )
-    return Planned(describe_dsn(config.source_dsn), len(needs), made)
+    made = replace(
+        made,
+        steps=_with_owner(made.steps, owner),
+        notes=(*made.notes, *(replace(one, level="note") for one in judge_level(server))),
+    )
+    return Planned(describe_dsn(config.source_dsn), len(needs), made, role)
+
+
+def _with_owner(steps: Sequence[Finding], owner: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Who owns the storage needs no grants there."""
+    if not owner:
+        return tuple(steps)
+    others = [step for step in steps if step.code != "storage.rights"]
+    first = sum(step.group == "role" for step in others)
+    return (*others[:first], *owner, *others[first:])
 
 
 async def apply(config: Config, planned: Planned, *, quiet: bool = False) -> None:
@@ -91,13 +111,18 @@ def text_of(planned: Planned) -> str:
         lines += [comment(f"BY HAND: {problem.what}")]
         lines += [comment(line) for line in (*textwrap.wrap(problem.why, 100), *problem.sql.splitlines())]
     lines += [comment(f"note: {note}") for note in _notes(made.notes)]
+    lines += ["-- note: who may read it is not planned; with --role NAME that is, too"] * (
+        planned.role is None
+    )
     return "\n".join(lines).rstrip()
 
 
 def _notes(notes: Sequence[Finding]) -> Iterator[str]:
     """What a note says; what most tables have in common, once."""
     kept = [note.about for note in notes if note.code == "table.identity"]
-    yield from (note.what for note in notes if note.code != "table.identity")
+    for note in notes:
+        if note.code != "table.identity":
+            yield f"{note.what}: {note.sql}" if note.sql else note.what
     if kept:
         yield (
             f"{', '.join(kept)}: the log tells the key of an old row, which is enough; "

@@ -13,14 +13,16 @@ from click.testing import CliRunner, Result
 from psycopg import sql
 
 from replicator.cli import main
-from replicator.errors import SourceUnready, Unavailable
+from replicator.database import check_migrated, connected, migrate
+from replicator.errors import ReplicatorError, SourceUnready, Unavailable
 from replicator.observe import publication
 from tests.database.clinics import RULES, a_role, build_tables, configure, look, rules_for, wrong
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from tests.fixtures.postgres import Database
+    from tests.fixtures.postgres import Database, MakeDatabase, Server
 
 
 def published(database: Database) -> list[str]:
@@ -85,6 +87,38 @@ async def test_the_role_that_was_planned_can_do_its_work_and_nothing_else(databa
         with psycopg.connect(database.dsn, autocommit=True) as admin:
             admin.execute(sql.SQL("DROP OWNED BY {}").format(name))
             admin.execute(sql.SQL("DROP ROLE {}").format(name))
+
+
+async def test_a_role_gets_the_storage_that_somebody_else_has_made(database: Database) -> None:
+    build_tables(database)
+    await migrate(database.dsn, "replicator")
+    with a_role(database, f"r_{database.name}", "LOGIN REPLICATION") as dsn:
+        config, theirs = configure(database.dsn), configure(dsn, slot=f"s_{database.name}")
+        planned = await publication.plan(config, RULES, f"r_{database.name}")
+        for statement in ("SELECT", f"GRANT USAGE ON SCHEMA replicator TO r_{database.name}"):
+            database.execute(statement)
+            with pytest.raises(ReplicatorError, match="migrations") as caught:
+                async with connected(dsn, "test", schema="replicator") as connection:
+                    await check_migrated(connection, "replicator")
+            assert "replicator check" in caught.value.hint
+        await publication.apply(config, planned, quiet=True)
+        async with connected(dsn, "test", schema="replicator") as connection:
+            await check_migrated(connection, "replicator")
+        assert wrong(await look(theirs)) == []
+        again = await publication.plan(config, RULES, f"r_{database.name}")
+        assert again.plan.steps == ()
+
+
+async def test_a_plan_tells_of_a_level_of_the_log_that_takes_a_restart(
+    own_server: Callable[..., Server], make_database: MakeDatabase
+) -> None:
+    database = make_database(on=own_server(wal_level="replica"))
+    build_tables(database)
+    config = configure(database.dsn)
+    text = publication.text_of(await publication.plan(config, RULES, None))
+    note = "-- note: wal_level is replica: ALTER SYSTEM SET wal_level = 'logical'; -- then: restart Postgres"
+    assert note in text.splitlines() and "--role NAME" in text
+    database.execute(text)
 
 
 async def test_a_table_in_use_is_not_waited_for_and_its_user_is_named(database: Database) -> None:
