@@ -141,7 +141,10 @@ def check(config: Path | None, source_only: bool, as_sql: bool, sample_s: float,
 @verb("replicator publication plan --role replicator | less", json=True, group=publication)
 @click.option("--role", help="Also plan this role, with no right it does not need.")
 @_IDENTITY
-def publication_plan(config: Path | None, role: str | None, identity: str, as_json: bool) -> None:
+@click.option("--remove", is_flag=True, help="Print the way back instead: everything the replicator brought.")
+def publication_plan(
+    config: Path | None, role: str | None, identity: str, remove: bool, as_json: bool
+) -> None:
     """Print the SQL from what is published to what the rules need; change nothing.
 
     Exit code 1 if something has to be done by hand first.
@@ -151,6 +154,11 @@ def publication_plan(config: Path | None, role: str | None, identity: str, as_js
 
     settings = load(config, os.environ)
     rules = load_rules(settings.rules_path)
+    if remove:
+        from replicator.observe.removal import removal
+
+        click.echo(asyncio.run(removal(settings, rules, role)))
+        return
     planned = asyncio.run(published.plan(settings, rules, role, whole_rows=identity == "full"))
     if as_json:
         _facts(**published.facts_of(planned))
