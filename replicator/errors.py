@@ -12,6 +12,7 @@
     │   ├── SourceReplaced          another database system, or another timeline of it
     │   └── TableReentered          a table left the publication and came back: its gap is unknown
     ├── Unavailable            1    somebody does not answer: wait and try again
+    │   └── StandingBy              another replicator writes: take over when it ends
     └── ProtocolError          1    bytes we do not understand: our bug, or a newer Postgres
         └── DecodeError             … at this offset of this message
 
@@ -77,6 +78,10 @@ class TableReentered(Diverged):
 
 class Unavailable(ReplicatorError):
     """A server does not answer, or ended the conversation; trying again may heal it."""
+
+
+class StandingBy(Unavailable):
+    """Another replicator writes for this slot, as it should."""
 
 
 class ProtocolError(ReplicatorError):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Coroutine
 from contextlib import AsyncExitStack
 from typing import NamedTuple
 
+from replicator import __version__
 from replicator.buckets.divergence import beginning, divergence, standing
 from replicator.buckets.rows import RowStates
 from replicator.buckets.write import Source, Writer, agree, begin, begin_again, give_up, open_writer
@@ -18,7 +20,8 @@ from replicator.copying.copier import Copier
 from replicator.copying.copies import Copies, Wanted
 from replicator.copying.weave import Weaver
 from replicator.database import Connection, check_migrated, connected
-from replicator.errors import ReplicatorError, SlotBlocked, SlotLost, Unavailable
+from replicator.dsn import describe_dsn
+from replicator.errors import ReplicatorError, SlotBlocked, SlotLost, StandingBy, Unavailable
 from replicator.marks import mark
 from replicator.replicate import Limits, replicate
 from replicator.rules.model import Rules
@@ -34,6 +37,8 @@ from replicator.wal.transactions import Assembler
 _BACKOFF_S = (0.1, 5.0)
 #: A connection that lasted this long was a good one: the next fault is a new one.
 _GOOD_S = 10.0
+#: Why we wait is said again after so long, if it is still the same.
+_TOLD_AGAIN_S = 300.0
 #: Whoever has not answered by then, before the stream begins, is not waited for any longer.
 _OPENING_S = 120.0
 #: When the pipeline has stood still for so long, the source is asked whether it waits for us.
@@ -53,7 +58,22 @@ class Ready(NamedTuple):
 
 async def run_replicate(config: Config, rules: Rules, stop: asyncio.Event) -> None:
     """Replicate until told to stop, connecting again after whatever heals by itself."""
-    attempt, last = 0, ReplicatorError("")
+    source, storage = config.source, describe_dsn(config.storage_dsn)
+    mark(
+        "starting",
+        level=logging.INFO,
+        version=__version__,
+        source=describe_dsn(config.source_dsn),
+        slot=source.slot,
+        publication=source.publication,
+        storage=f"{storage} schema {config.storage.schema_name}",
+    )
+    await _again_and_again(config, rules, stop)
+    mark("stopped", level=logging.INFO, slot=source.slot)
+
+
+async def _again_and_again(config: Config, rules: Rules, stop: asyncio.Event) -> None:
+    attempt, last, told = 0, ReplicatorError(""), -math.inf
     while not stop.is_set():
         began = time.monotonic()
         try:
@@ -67,7 +87,11 @@ async def run_replicate(config: Config, rules: Rules, stop: asyncio.Event) -> No
             attempt = 1 if time.monotonic() - began > _GOOD_S else attempt + 1
             first, most = _BACKOFF_S
             wait_s = random.uniform(0.5, 1) * min(most, first * 2 ** min(attempt, 16))
-            mark("waiting", level=logging.WARNING, why=error.what, seconds=round(wait_s, 2))
+            # A standby may say the same for months.
+            is_news = error.what != last.what or time.monotonic() - told > _TOLD_AGAIN_S
+            level = logging.INFO if isinstance(error, StandingBy) else logging.WARNING
+            level, told = (level, time.monotonic()) if is_news else (logging.DEBUG, told)
+            mark("waiting", level=level, why=error.what, seconds=round(wait_s, 2))
             last = error
             await _stopped_within(stop, wait_s)
 

@@ -28,7 +28,7 @@ from replicator.buckets.inflow import Inflow
 from replicator.buckets.model import Checkpoint, OpId, Position
 from replicator.buckets.read import position
 from replicator.database import Connection, rows
-from replicator.errors import StorageUnready, Unavailable
+from replicator.errors import StandingBy, StorageUnready, Unavailable
 from replicator.marks import mark
 from replicator.rules.model import Put, Remove
 from replicator.rules.route import Intent, Truncated
@@ -215,7 +215,7 @@ async def open_writer(connection: Connection, slot: str) -> tuple[Writer, Positi
     """Become the one writer of a slot, if it has a checkpoint; None if it never began."""
     if not (await rows(connection, _q.lock_writer, slot=slot))[0][0]:
         # Also true for a moment after a writer was killed, until storage has noticed.
-        raise Unavailable(
+        raise StandingBy(
             f"another replicator is writing for slot {slot}: standing by",
             "Only one writes at a time; this one takes over when that one ends.",
         )

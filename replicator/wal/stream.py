@@ -20,6 +20,7 @@ Replication uses psycopg's libpq object directly (`pgconn`); no other module doe
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import select
 import threading
@@ -213,7 +214,7 @@ class Stream:
         if result is None or result.status != pq.ExecStatus.COPY_BOTH:
             raise _refusal(result, self._slot)
         pgconn.nonblocking = 1
-        mark("streaming", slot=self._slot, start=self._acknowledged)
+        mark("streaming", level=logging.INFO, slot=self._slot, start=self._acknowledged)
 
     def _answer(self, pgconn: pq.abc.PGconn) -> pq.abc.PGresult | None:
         """What the server says to a command, if it says something in time."""
