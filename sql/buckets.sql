@@ -88,6 +88,20 @@ NOTIFY replicator_checkpoint
 -- name: listen
 LISTEN replicator_checkpoint
 
+-- name: has_bucket
+SELECT EXISTS (SELECT FROM ops WHERE bucket = %(bucket)s::text)
+
+-- name: buckets_like
+-- Some buckets of this name, each found by one look into the index.
+WITH RECURSIVE found AS (
+    (SELECT bucket FROM ops WHERE bucket >= %(bucket)s::text AND starts_with(bucket, %(bucket)s::text)
+     ORDER BY bucket LIMIT 1)
+    UNION ALL
+    SELECT (SELECT bucket FROM ops WHERE bucket > found.bucket AND starts_with(bucket, %(bucket)s::text)
+            ORDER BY bucket LIMIT 1)
+    FROM found WHERE found.bucket IS NOT NULL)
+SELECT bucket FROM found WHERE bucket IS NOT NULL LIMIT 5
+
 -- name: read_ops
 -- Ops of any bucket, or of one, in order, after a position and up to a checkpoint.
 SELECT op_id, bucket, op, object_type, object_id, subkey, checksum, data FROM ops

@@ -5,10 +5,13 @@ from __future__ import annotations
 import click
 import orjson
 
-from replicator.buckets.model import Checkpoint, Op, OpId
+from replicator import queries
+from replicator.buckets.model import Checkpoint, Op, OpId, Position
 from replicator.buckets.read import follow, position
 from replicator.config import Config
-from replicator.database import check_migrated, connected
+from replicator.database import Connection, check_migrated, connected, rows
+
+_q = queries.load("buckets")
 
 
 async def tail(
@@ -19,6 +22,8 @@ async def tail(
     async with connected(config.storage_dsn, "tail", schema=schema) as connection:
         await check_migrated(connection, schema)
         now = await position(connection, slot)
+        if waiting := await _waits_for(connection, now, bucket):
+            click.echo(waiting, err=True)
         after = OpId(0) if from_start or now is None or now.shown is None else now.shown.op_id
         left = limit
         async for checkpoint, ops in follow(connection, slot, after=after, bucket=bucket):
@@ -28,6 +33,19 @@ async def tail(
             left = None if left is None else left - len(shown)
             if left == 0:
                 return
+
+
+async def _waits_for(connection: Connection, now: Position | None, bucket: str | None) -> str:
+    """Why nothing is to be seen yet, if that is so."""
+    if now is None:
+        return "waiting for the first `replicator run`"
+    if now.shown is None:
+        return "waiting for the first copy of every table: nothing is shown before it is complete"
+    if bucket is None or (await rows(connection, _q.has_bucket, bucket=bucket))[0][0]:
+        return ""
+    like = [name for (name,) in await rows(connection, _q.buckets_like, bucket=bucket.partition("[")[0])]
+    known = f"buckets that begin so: {', '.join(like)}" if like else "none begins so"
+    return f"waiting: there is no bucket {bucket} yet; {known}"
 
 
 def line(op: Op) -> str:
