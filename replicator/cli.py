@@ -113,10 +113,9 @@ def run(config: Path | None, only: tuple[str, ...]) -> None:
 @click.option(
     "--sample",
     "sample_s",
-    default=2.0,
-    show_default=True,
-    type=click.FloatRange(0, 60),
-    help="Seconds to watch how fast the log grows, where its statistics are too young.",
+    default=0.0,
+    type=click.FloatRange(0, 3600),
+    help="Seconds to watch how fast the log grows; else the average since the server's statistics began.",
 )
 def check(config: Path | None, source_only: bool, as_sql: bool, sample_s: float, as_json: bool) -> None:
     """Can this source be replicated? Every finding, with the SQL that mends it.

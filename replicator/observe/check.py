@@ -25,7 +25,7 @@ from replicator.wal.publication import judge_publication
 from replicator.wal.rights import judge_role
 
 
-async def check(config: Config, rules: Rules, *, source_only: bool = False, sample_s: float = 2.0) -> Report:
+async def check(config: Config, rules: Rules, *, source_only: bool = False, sample_s: float = 0.0) -> Report:
     """Look at everything replication rests on."""
     needs = needs_of(rules)
     try:
@@ -70,8 +70,11 @@ def _about_server(source: Survey) -> str:
 
 
 def _about_slot(source: Survey, name: str) -> str:
-    slot, hours = source.slot(name), hours_to_full(source.server, source.pace)
-    room = f"; if nobody read it, it would last {span(hours * 3600)} at the present pace" if hours else ""
+    slot, pace, hours = source.slot(name), source.pace, hours_to_full(source.server, source.pace)
+    room = ""
+    if pace is not None and hours is not None:
+        seen = f"at the pace seen over {span(pace.seconds)}"
+        room = f"; if nobody read it, it would last {span(hours * 3600)} {seen}"
     if slot is None:
         return f"{quote(name)} is made when the replicator first runs{room}"
     reader = f"read by pid {slot.active_pid}" if slot.active_pid else "not read at present"

@@ -19,8 +19,8 @@ from replicator.wal.source import Identity, identify
 
 _q = queries.load("check")
 
-#: Statistics that began less than this ago say little about a day.
-_WINDOW_S = 3600.0
+#: Statistics that began less than this ago say nothing about a day.
+_WINDOW_S = 60.0
 #: Holding back vacuum for longer than this is worth a word.
 HOLDING_S = 3600.0
 
@@ -88,7 +88,11 @@ class Survey:
 
 
 async def survey(config: Config, needs: Sequence[Need], *, sample_s: float) -> Survey:
-    """Look, for some milliseconds, or for `sample_s` where the pace of the log has to be observed."""
+    """Look, for some milliseconds, or for `sample_s` to observe the pace of the log.
+
+    Otherwise that is the average since the server's statistics began: some seconds of a quiet clinic, or of a
+    busy one, say less about a day.
+    """
     async with connected(config.source_dsn, "check") as source:
         began, position = time.monotonic(), await _position(source)
         async with source.transaction():
@@ -104,7 +108,7 @@ async def survey(config: Config, needs: Sequence[Need], *, sample_s: float) -> S
             pace = await _pace_so_far(source)
             place = await read_place(source)
         identity = await _identify(config.source_dsn)
-        if pace is None and sample_s > 0:
+        if sample_s > 0:
             await asyncio.sleep(max(0.0, began + sample_s - time.monotonic()))
             seconds = time.monotonic() - began
             pace = Pace((await _position(source) - position) / seconds, seconds)
