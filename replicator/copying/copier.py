@@ -128,7 +128,7 @@ class Copier:
         if table is None:
             return  # gone meanwhile; the mark that says so is on its way
         require_key(table)
-        mark("copying", level=logging.INFO, table=table.label, rows=state.rows_expected)
+        mark("copying", level=logging.INFO, table=table.label, rows_estimated=state.rows_expected)
         self._copies.windows.watch(state.oid)
         if state.has_holes:
             # Which rows were missing is known only to the run that missed them.

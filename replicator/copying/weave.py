@@ -15,6 +15,7 @@ from replicator.database import connected
 from replicator.errors import SourceUnready
 from replicator.marks import mark
 from replicator.wal.messages import Relation
+from replicator.wal.names import qualify
 from replicator.wal.snapshot import PREFIX, read_tables
 from replicator.wal.transactions import Change, Kind, Transaction
 from replicator.wal.window import Key, Merged, key_of
@@ -118,7 +119,7 @@ class Weaver:
         await batch.sweep(f"{oid}/")
         await batch.note(_q.forget_rows, oid)
         await batch.note(_q.forget_table, oid)
-        mark("table gone", level=logging.WARNING, table=f'"{state.namespace}"."{state.name}"')
+        mark("table gone", level=logging.WARNING, table=qualify(state.namespace, state.name))
 
     # -- what the log says of tables ---------------------------------------------------------------
 
@@ -135,7 +136,7 @@ class Weaver:
         columns = fingerprint(relation)
         if columns == state.columns:
             return
-        mark("columns changed", level=logging.WARNING, table=f'"{state.namespace}"."{state.name}"')
+        mark("columns changed", level=logging.WARNING, table=qualify(state.namespace, state.name))
         if await self._is_harmless(state, relation):
             await batch.note(_q.accept_columns, relation.oid, columns=columns)
             state.columns = columns
@@ -179,7 +180,7 @@ class Weaver:
                 continue
             state = self._copies.tables.get(relation.oid)
             if state is not None and state.is_copied:
-                label = f'"{relation.namespace}"."{relation.name}"'
+                label = qualify(relation.namespace, relation.name)
                 raise SourceUnready(
                     f"a partition of {label} has another replica identity than the table: "
                     f"what a row was before a change is not in the log",

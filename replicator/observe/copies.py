@@ -16,9 +16,12 @@ from replicator.config import Config
 from replicator.database import Connection, check_migrated, connected, rows
 from replicator.errors import ConfigError, ReplicatorError
 from replicator.observe.lost import find_lost
+from replicator.wal.names import qualify
 
 _q = queries.load("buckets")
 _LOOK_S = 0.5
+#: What a table's state means to who waits for it.
+_STANDING = {"wanted": "waits to be copied", "copying": "being copied", "copied": "copied"}
 
 
 async def recopy(config: Config, names: Sequence[str], *, everything: bool, wait: bool) -> list[TableState]:
@@ -53,7 +56,7 @@ async def recopy(config: Config, names: Sequence[str], *, everything: bool, wait
 def _choose(name: str, known: dict[int, TableState]) -> TableState:
     """The table of this name, with or without its schema."""
     for state in known.values():
-        if name in (f"{state.namespace}.{state.name}", state.name):
+        if name in (f"{state.namespace}.{state.name}", state.name, qualify(state.namespace, state.name)):
             return state
     names = [f"{state.namespace}.{state.name}" for state in known.values()]
     close = get_close_matches(name, names + [state.name for state in known.values()], 1)
@@ -89,7 +92,9 @@ def _lines() -> Callable[[Sequence[TableState]], None]:
 
     def draw(states: Sequence[TableState]) -> None:
         for state in states:
-            line = f"{state.namespace}.{state.name}: {state.state}, {state.rows_copied} rows"
+            line = f"{qualify(state.namespace, state.name)}: {_STANDING[state.state]}"
+            if state.state != "wanted":
+                line += f", {state.rows_copied} {'row' if state.rows_copied == 1 else 'rows'}"
             if said.get(state.oid) != line:
                 said[state.oid] = line
                 click.echo(line, err=True)
@@ -114,7 +119,7 @@ def _bars() -> Callable[[Sequence[TableState]], None]:
 
     def draw(states: Sequence[TableState]) -> None:
         for state in states:
-            name = f"{state.namespace}.{state.name}"
+            name = qualify(state.namespace, state.name)
             if state.oid not in bars:
                 bars[state.oid] = progress.add_task(name, total=None)
             expected = max(state.rows_expected, state.rows_copied)

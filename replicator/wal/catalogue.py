@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from replicator import queries
 from replicator.database import Connection, rows
-from replicator.wal.names import label, qualify
+from replicator.wal.names import qualify
 
 _q = queries.load("publication")
 
@@ -26,7 +26,7 @@ class Need(NamedTuple):
 
     @property
     def label(self) -> str:
-        return label(self.namespace, self.name)
+        return qualify(self.namespace, self.name)
 
 
 class Column(NamedTuple):
@@ -85,7 +85,7 @@ class Table:
 
     @property
     def label(self) -> str:
-        return label(self.namespace, self.name)
+        return qualify(self.namespace, self.name)
 
     def generates(self, kind: str) -> tuple[str, ...]:
         """Its generated columns of one kind, 's' stored or 'v' virtual."""

@@ -34,10 +34,5 @@ def quote(name: str) -> str:
 
 
 def qualify(namespace: str, name: str) -> str:
-    """`clinic.vital_signs`: what to write whatever the search path."""
+    """`clinic.vital_signs`: in SQL whatever the search path, and for people, in one form everywhere."""
     return f"{quote(namespace)}.{quote(name)}"
-
-
-def label(namespace: str, name: str) -> str:
-    """The table as people say it: without the schema everybody means."""
-    return quote(name) if namespace == "public" else qualify(namespace, name)

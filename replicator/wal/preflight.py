@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from replicator import queries
 from replicator.database import Connection, rows
 from replicator.errors import SourceUnready
+from replicator.wal.names import qualify, quote
 from replicator.wal.snapshot import Table, read_tables
 from replicator.wal.source import Slot
 
@@ -67,10 +68,10 @@ async def require_publication(
     """Refuse a source without the publication."""
     if (await rows(source, _q.has_publication, publication=publication))[0][0]:
         return
-    tables = ", ".join(_label(*name) for name in wanted)
+    tables = ", ".join(qualify(*name) for name in wanted)
     raise SourceUnready(
         f"the source has no publication {publication} (source.publication)",
-        f'CREATE PUBLICATION "{publication}" FOR TABLE {tables};',
+        f"CREATE PUBLICATION {quote(publication)} FOR TABLE {tables};",
     )
 
 
@@ -83,16 +84,12 @@ async def find_missing(
     for namespace, name in wanted:
         if (namespace, name) in published:
             continue
-        label = _label(namespace, name)
+        label = qualify(namespace, name)
         if (await rows(source, _copy.table_exists, namespace=namespace, name=name))[0][0]:
             await require_publication(source, publication, wanted)
             raise SourceUnready(
                 f"table {label} is in the rules, but not in publication {publication}",
-                f'ALTER PUBLICATION "{publication}" ADD TABLE {label};',
+                f"ALTER PUBLICATION {quote(publication)} ADD TABLE {label};",
             )
         missing.append(label)
     return missing
-
-
-def _label(namespace: str, name: str) -> str:
-    return f'"{namespace}"."{name}"'

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from replicator.wal.catalogue import Catalogue, Need, Publication, Table
 from replicator.wal.finding import Finding
-from replicator.wal.names import label, quote
+from replicator.wal.names import qualify, quote
 from replicator.wal.rights import judge_role
 from replicator.wal.tables import SENDS_GENERATED, judge_table, publishable
 
@@ -94,7 +94,7 @@ def _operations(publication: Publication, needs: Sequence[Need]) -> Iterable[Fin
     why = "What is left out stays in the apps as it was, for ever and without a word."
     sql = f"ALTER PUBLICATION {name} SET (publish = '{', '.join(OPERATIONS)}');"
     needed = {(need.namespace, need.name) for need in needs}
-    harmed = [label(*table) for table in publication.without_identity if table not in needed]
+    harmed = [qualify(*table) for table in publication.without_identity if table not in needed]
     if harmed and {"update", "delete"} & set(lacking):
         sql, why = "", _HARMS.format(_some(harmed))
     yield Finding("error", "publication.operations", publication.name, what, why, sql)
@@ -164,7 +164,7 @@ def _partitioned(tables: Sequence[Table]) -> Iterable[Finding]:
 
 def _unneeded(publication: Publication, needs: Sequence[Need]) -> Iterable[Finding]:
     needed = {(need.namespace, need.name) for need in needs}
-    more = [label(*table) for table in publication.tables if table not in needed]
+    more = [qualify(*table) for table in publication.tables if table not in needed]
     more += [f"every table of schema {quote(schema)}" for schema in publication.schemas]
     more += ["every table of this database"] if publication.all_tables else []
     if more:

@@ -18,6 +18,7 @@ from replicator import queries
 from replicator.database import Connection, rows
 from replicator.errors import SourceUnready
 from replicator.wal.messages import Column, Relation, Row
+from replicator.wal.names import qualify, quote
 from replicator.wal.window import Chunk, Key, Visibility
 
 _q = queries.load("copy")
@@ -57,7 +58,7 @@ class Table(NamedTuple):
 
     @property
     def label(self) -> str:
-        return f'"{self.relation.namespace}"."{self.relation.name}"'
+        return qualify(self.relation.namespace, self.relation.name)
 
 
 async def read_tables(source: Connection, publication: str, wanted: Sequence[tuple[str, str]]) -> list[Table]:
@@ -113,7 +114,7 @@ def require_whole(table: Table, publication: str) -> None:
         raise SourceUnready(
             f"publication {publication} leaves out inserts, updates, deletes or truncates",
             f"What is left out would stay in the buckets as it was. The tables are copied again after:\n"
-            f"ALTER PUBLICATION \"{publication}\" SET (publish = 'insert, update, delete, truncate');",
+            f"ALTER PUBLICATION {quote(publication)} SET (publish = 'insert, update, delete, truncate');",
         )
     identity = table.relation.identity
     for _, leaf_identity, name in table.form["heaps"].values():

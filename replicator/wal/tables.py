@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from replicator.wal.catalogue import Catalogue, Need, Table
 from replicator.wal.finding import Finding, Level
-from replicator.wal.names import label, qualify, quote
+from replicator.wal.names import qualify, quote
 
 #: From this version on, generated columns can be published, and unpublished ones count against FULL.
 SENDS_GENERATED = 180000
@@ -77,9 +77,9 @@ def _can_drop_list(table: Table, publication: str, ours: str) -> bool:
 
 
 def _missing(catalogue: Catalogue, need: Need) -> Finding:
-    elsewhere = [label(*one) for one in catalogue.relations if one[1] == need.name]
+    elsewhere = [qualify(*one) for one in catalogue.relations if one[1] == need.name]
     beside = {
-        name: label(*one) for one in catalogue.relations if one[0] == need.namespace for name in one[1:]
+        name: qualify(*one) for one in catalogue.relations if one[0] == need.namespace for name in one[1:]
     }
     close = [beside[name] for name in difflib.get_close_matches(need.name, beside, 1)]
     meant = next(iter(elsewhere + close), None)
@@ -174,7 +174,7 @@ def _identity(table: Table, in_the_way: list[str], whole_rows: bool) -> Iterable
         else:
             yield _full(table.namespace, table.name, what, level="warning" if _is_enough(table) else "error")
     for leaf in leaves:
-        name = label(leaf.namespace, leaf.name)
+        name = qualify(leaf.namespace, leaf.name)
         if goal == "f":
             what = f"{name}, a partition of {table.label}, does not send the whole of an old row"
             yield _full(leaf.namespace, leaf.name, what)
@@ -198,7 +198,7 @@ def _is_enough(table: Table) -> bool:
 def _full(namespace: str, name: str, what: str, level: Level = "error") -> Finding:
     sql = f"ALTER TABLE {qualify(namespace, name)} REPLICA IDENTITY FULL;"
     why = _WHY_FULL if level == "error" else _WHY_RATHER_FULL
-    return Finding(level, "table.identity", label(namespace, name), what, why, sql)
+    return Finding(level, "table.identity", qualify(namespace, name), what, why, sql)
 
 
 _WHY_FULL = (

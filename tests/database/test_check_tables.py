@@ -29,18 +29,18 @@ async def test_a_misspelt_table_or_column_is_told_with_what_was_meant(database: 
     rules = rules_for("vital_sign", "results", "vital_signs", column="patientid")
     report = await look(configure(database.dsn), rules)
     assert {finding.what for finding in found(report, "table.missing")} == {
-        "there is no table vital_sign; did you mean vital_signs?",
-        "there is no table results; did you mean lab.results?",
+        "there is no table public.vital_sign; did you mean public.vital_signs?",
+        "there is no table public.results; did you mean lab.results?",
     }
     (column,) = found(report, "table.column")
-    assert column.what == "vital_signs has no column patientid; did you mean patient_id?"
+    assert column.what == "public.vital_signs has no column patientid; did you mean patient_id?"
 
 
 @pytest.mark.parametrize(
     ("create", "what"),
     [
-        ("CREATE VIEW t AS SELECT 1 AS id", "t is a view"),
-        ("CREATE MATERIALIZED VIEW t AS SELECT 1 AS id", "t is a materialized view"),
+        ("CREATE VIEW t AS SELECT 1 AS id", "public.t is a view"),
+        ("CREATE MATERIALIZED VIEW t AS SELECT 1 AS id", "public.t is a materialized view"),
     ],
 )
 async def test_what_is_not_in_the_log_is_refused(database: Database, create: str, what: str) -> None:
@@ -195,7 +195,7 @@ async def test_what_is_published_and_not_needed_is_worth_a_note_only(database: D
     database.execute("CREATE TABLE more (id int PRIMARY KEY)")
     database.execute("CREATE PUBLICATION powersync FOR TABLE users, more")
     (note,) = found(await look(configure(database.dsn)), "publication.unneeded")
-    assert note.level == "note" and note.what.endswith("what no rule needs: more") and not note.sql
+    assert note.level == "note" and note.what.endswith("what no rule needs: public.more") and not note.sql
     database.execute("DROP PUBLICATION powersync; CREATE PUBLICATION powersync FOR ALL TABLES")
     report = await look(configure(database.dsn))
     assert found(report, "publication.own_tables") and found(report, "publication.unneeded")

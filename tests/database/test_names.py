@@ -6,7 +6,7 @@ import random
 import string
 from typing import TYPE_CHECKING
 
-from replicator.wal.names import label, qualify, quote
+from replicator.wal.names import qualify, quote
 
 if TYPE_CHECKING:
     from tests.fixtures.postgres import Database
@@ -28,7 +28,6 @@ def test_ordinary_names_are_quoted_exactly_where_postgres_does(
     assert {name: quote(name) for name, _ in found} == dict(found)
 
 
-def test_a_table_of_public_is_called_by_its_name_alone() -> None:
-    assert label("public", "vital_signs") == "vital_signs"
-    assert label("clinic", "Odd Name") == 'clinic."Odd Name"'
+def test_a_table_is_called_by_its_schema_and_its_name() -> None:
+    assert qualify("clinic", "Odd Name") == 'clinic."Odd Name"'
     assert qualify("public", "vital_signs") == "public.vital_signs"

@@ -50,7 +50,10 @@ async def test_the_text_of_a_plan_is_sql_that_does_it(database: Database) -> Non
     text = publication.text_of(await publication.plan(config, RULES, None, whole_rows=True))
     assert text.index("SET lock_timeout = '3s';") < text.index("REPLICA IDENTITY FULL")
     assert text.index("REPLICA IDENTITY FULL") < text.index("ADD TABLE public.vital_signs")
-    assert "DROP" not in text and "-- note: publication powersync also holds what no rule needs: more" in text
+    assert (
+        "DROP" not in text
+        and "-- note: publication powersync also holds what no rule needs: public.more" in text
+    )
     database.execute(text)
     assert len(published(database)) == 8
     assert (await publication.plan(config, RULES, None, whole_rows=True)).plan.steps == ()
@@ -169,7 +172,7 @@ async def test_what_locks_for_long_or_cannot_be_done_is_left_to_a_person(databas
     }
     text = publication.text_of(planned)
     assert (
-        "-- BY HAND: fleeting is unlogged\n" in text
+        "-- BY HAND: public.fleeting is unlogged\n" in text
         and "\n-- ALTER TABLE public.fleeting SET LOGGED;" in text
     )
     await publication.apply(config, planned, quiet=True)

@@ -84,10 +84,10 @@ async def test_a_table_without_a_key_is_refused_until_it_has_one(
     await clinic.build(tables=TABLES + FULL + "ALTER TABLE orders DROP CONSTRAINT orders_pkey")
     refused = clinic.run()
     assert refused.wait() == 1
-    assert '"public"."orders" has no primary key' in refused.stderr
-    assert 'ALTER TABLE "public"."orders" ADD PRIMARY KEY' in refused.stderr
+    assert "public.orders has no primary key" in refused.stderr
+    assert "ALTER TABLE public.orders ADD PRIMARY KEY" in refused.stderr
     database.execute("UPDATE orders SET patient = 'p9' WHERE id < 5")
-    database.execute('ALTER TABLE "public"."orders" ADD PRIMARY KEY (id)')
+    database.execute("ALTER TABLE public.orders ADD PRIMARY KEY (id)")
     clinic.run()
     clinic.catch_up()
     clinic.assert_equal()
