@@ -13,6 +13,17 @@ import sys
 from replicator.errors import ConfigError
 
 LOOPBACK = "127.0.0.1"
+_KNOCK_S = 5.0
+
+
+def _knock(address: tuple[str, int]) -> None:
+    """Where nobody listens yet, a refusal is the answer that shows a way there; OSError if there is none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as knocking:
+        knocking.settimeout(_KNOCK_S)
+        try:
+            knocking.connect(address)
+        except ConnectionRefusedError:
+            return
 
 
 class Port:
@@ -29,11 +40,13 @@ class Port:
         try:
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             held.bind((LOOPBACK, number))
+            _knock(held.getsockname())
         except (OSError, OverflowError) as error:
             held.close()
             raise ConfigError(
                 f"port {number} of {LOOPBACK} cannot be had: {error}",
-                "Stop who has it, or name another port; 0 takes any that is free.",
+                "Stop who has it, or name another port; 0 takes any that is free. If the network is "
+                "unreachable, the loopback is down: ip link set lo up",
             ) from error
         return held
 

@@ -33,8 +33,8 @@ async def show(*, seconds: float | None, patients: int, rate: float) -> None:
         await migrate(config.storage_dsn, config.storage.schema_name)
         source = await stack.enter_async_context(connected(config.source_dsn, "demo"))
         await clinic.build(source)
-        replicating = await _start(config)
         people = await clinic.admit(source, patients)
+        replicating = await _start(config)
         _explain(server.dsn(), people, rate)
         await first_to_end(
             replicating,
@@ -45,18 +45,21 @@ async def show(*, seconds: float | None, patients: int, rate: float) -> None:
 
 
 async def _start(config: Config) -> asyncio.Task[None]:
-    """Replicate, and be sure that the stream has begun: what is written from now on will be seen."""
-    streaming = asyncio.Event()
+    """Replicate, with every table copied: a row written while one is being copied may rightly come twice."""
+    copied = asyncio.Event()
 
     def hear(name: str, fields: dict[str, object]) -> None:
-        if name == "streaming":
-            loop.call_soon_threadsafe(streaming.set)
+        if name == "copied":
+            del uncopied[:1]
+            if not uncopied:
+                loop.call_soon_threadsafe(copied.set)
 
     loop = asyncio.get_running_loop()
     rules = load_rules(queries.house("config") / "rules.yaml")
+    uncopied = list(rules.tables())
     marks.listeners.append(hear)
     task = asyncio.create_task(run_replicate(config, rules, asyncio.Event()))
-    waiting = asyncio.create_task(streaming.wait())
+    waiting = asyncio.create_task(copied.wait())
     await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
     marks.listeners.remove(hear)
     if not waiting.done():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -57,3 +58,13 @@ def test_a_port_where_somebody_listens_cannot_be_had() -> None:
 def test_a_number_that_is_no_port_is_refused(number: int) -> None:
     with pytest.raises(ConfigError, match=f"port {number} "):
         Port(number)
+
+
+@LINUX_ONLY
+def test_a_machine_without_a_loopback_is_told_so_at_once() -> None:
+    code = "from replicator.demo.port import Port; Port(0)"
+    alone = ["unshare", "--map-root-user", "--net", sys.executable, "-c", code]
+    if subprocess.run([*alone[:3], "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("networks of one's own are not allowed here")
+    ended = subprocess.run(alone, capture_output=True, text=True, check=False)
+    assert "ConfigError: port" in ended.stderr and "unreachable" in ended.stderr
