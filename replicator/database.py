@@ -81,10 +81,10 @@ def failure(error: psycopg.Error, what: str) -> ReplicatorError:
     if error.sqlstate is None or error.sqlstate.startswith(_PASSING):
         hint = "Is the server running and reachable from here?"
         return Unavailable(f"{what}: {said}", hint)
-    # A data exception repeats the value that it is about.
-    is_telling = error.sqlstate.startswith("22") or not error.diag.message_primary
-    diagnosed = type(error).__name__ if is_telling else error.diag.message_primary
-    hint = error.diag.message_hint or _HINTS.get(error.sqlstate, "")
+    diagnosed = error.diag.message_primary or type(error).__name__
+    if error.sqlstate.startswith("22"):  # a data exception, which may repeat the value that it is about
+        about, _, _ = diagnosed.partition(":")
+        diagnosed = type(error).__name__ if '"' in about else about
     return ReplicatorError(f"{what}: {diagnosed} (SQLSTATE {error.sqlstate})", hint)
 
 
