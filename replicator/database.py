@@ -79,12 +79,14 @@ def failure(error: psycopg.Error, what: str) -> ReplicatorError:
     if error.sqlstate is None and _REFUSED.search(said):
         return ConfigError(f"{what}: {said}", "Check the DSN's user, password, database and sslmode.")
     if error.sqlstate is None or error.sqlstate.startswith(_PASSING):
-        hint = "Is the server running and reachable from here?"
+        is_full = (error.sqlstate or "").startswith("53")
+        hint = "It lacks room or memory." if is_full else "Is the server running and reachable from here?"
         return Unavailable(f"{what}: {said}", hint)
     diagnosed = error.diag.message_primary or type(error).__name__
     if error.sqlstate.startswith("22"):  # a data exception, which may repeat the value that it is about
         about, _, _ = diagnosed.partition(":")
         diagnosed = type(error).__name__ if '"' in about else about
+    hint = error.diag.message_hint or _HINTS.get(error.sqlstate, "")
     return ReplicatorError(f"{what}: {diagnosed} (SQLSTATE {error.sqlstate})", hint)
 
 
