@@ -42,16 +42,6 @@ def main() -> None:
     """
 
 
-@main.group()
-def publication() -> None:
-    """Which tables leave the source: what is missing, and the SQL for it."""
-
-
-@main.group()
-def slot() -> None:
-    """Replication slots of the source: see them, make ours, drop one."""
-
-
 def verb(example: str, *, json: bool = False, group: click.Group = main) -> Callable[[_Verb], click.Command]:
     """A command with --config, an example in its help, and errors of ours told as such."""
 
@@ -80,13 +70,6 @@ _CONFIG = click.Option(
     type=click.Path(path_type=Path),
     help="The configuration file; else $REPLICATOR_CONFIG; else defaults and $SOURCE_DSN.",
 )
-_IDENTITY = click.option(
-    "--identity",
-    type=click.Choice(["keep", "full"]),
-    default="keep",
-    show_default=True,
-    help="Leave a replica identity that is enough, or have every table send whole old rows.",
-)
 _JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print facts as JSON.")
 
 
@@ -107,157 +90,6 @@ def run(config: Path | None, only: tuple[str, ...]) -> None:
     _until_stopped(lambda stop: supervise.run_replicate(settings, rules, stop))
 
 
-@verb("replicator check --sql | psql -v ON_ERROR_STOP=1 clinic", json=True)
-@click.option("--source-only", is_flag=True, help="Leave out where buckets are kept.")
-@click.option("--sql", "as_sql", is_flag=True, help="Print only the SQL that mends what was found.")
-@click.option(
-    "--sample",
-    "sample_s",
-    default=0.0,
-    type=click.FloatRange(0, 3600),
-    help="Seconds to watch how fast the log grows; else the average since the server's statistics began.",
-)
-def check(config: Path | None, source_only: bool, as_sql: bool, sample_s: float, as_json: bool) -> None:
-    """Can this source be replicated? Every finding, with the SQL that mends it.
-
-    Looks at settings, the role's rights, the publication, every table the rules name, the slot and the
-    storage. Changes and locks nothing. Exit code 1 if anything has to be mended first.
-    """
-    from replicator.observe import report
-    from replicator.observe.check import check as look
-    from replicator.rules.parse import load_rules
-
-    settings = load(config, os.environ)
-    rules = load_rules(settings.rules_path)
-    found = asyncio.run(look(settings, rules, source_only=source_only, sample_s=sample_s))
-    if as_json:
-        _facts(**report.facts_of(found))
-    else:
-        click.echo(report.script_of(found) if as_sql else report.text_of(found, _width()))
-    sys.exit(found.exit_code)
-
-
-@verb("replicator publication plan --role replicator | less", json=True, group=publication)
-@click.option("--role", help="Also plan this role, with no right it does not need.")
-@_IDENTITY
-@click.option("--remove", is_flag=True, help="Print the way back instead: everything the replicator brought.")
-def publication_plan(
-    config: Path | None, role: str | None, identity: str, remove: bool, as_json: bool
-) -> None:
-    """Print the SQL from what is published to what the rules need; change nothing.
-
-    Exit code 1 if something has to be done by hand first.
-    """
-    from replicator.observe import publication as published
-    from replicator.rules.parse import load_rules
-
-    settings = load(config, os.environ)
-    rules = load_rules(settings.rules_path)
-    if remove:
-        from replicator.observe.removal import removal
-
-        click.echo(asyncio.run(removal(settings, rules, role)))
-        return
-    planned = asyncio.run(published.plan(settings, rules, role, whole_rows=identity == "full"))
-    if as_json:
-        _facts(**published.facts_of(planned))
-    else:
-        click.echo(published.text_of(planned))
-    sys.exit(1 if planned.plan.problems else 0)
-
-
-@verb("replicator publication apply --yes", json=True, group=publication)
-@click.option("--role", help="Also make this role, with no right it does not need.")
-@_IDENTITY
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def publication_apply(config: Path | None, role: str | None, identity: str, yes: bool, as_json: bool) -> None:
-    """Do what `publication plan` prints, after asking.
-
-    Never drops a publication, takes no table out of one, and rather gives up than make the application wait
-    for a lock. What was done stays done: run it again to go on.
-    """
-    from replicator.observe import publication as published
-    from replicator.rules.parse import load_rules
-
-    settings = load(config, os.environ)
-    rules = load_rules(settings.rules_path)
-    planned = asyncio.run(published.plan(settings, rules, role, whole_rows=identity == "full"))
-    if not as_json:
-        click.echo(published.text_of(planned))
-    if planned.plan.steps:
-        _ask(f"\nDo this on {planned.where}?", yes)
-        asyncio.run(published.apply(settings, planned, quiet=as_json))
-    if as_json:
-        _facts(**published.facts_of(planned))
-    sys.exit(1 if planned.plan.problems else 0)
-
-
-@verb("replicator slot list", json=True, group=slot)
-def slot_list(config: Path | None, as_json: bool) -> None:
-    """Show every logical slot of the server: how far behind, and what it keeps. Ours has a star."""
-    from replicator.observe import slots
-
-    settings = load(config, os.environ)
-    found = asyncio.run(slots.read(settings))
-    if as_json:
-        _facts(slots=slots.facts_of(found, settings.source.slot))
-    else:
-        click.echo(slots.text_of(found, settings.source.slot))
-
-
-@verb("replicator slot create --failover", json=True, group=slot)
-@click.argument("name", required=False)
-@click.option("--failover", is_flag=True, help="Keep it on standbys, too (Postgres 17 and later).")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    default=30.0,
-    show_default=True,
-    type=click.FloatRange(min=0.1),
-    help="Seconds to wait for open transactions.",
-)
-def slot_create(
-    config: Path | None, name: str | None, failover: bool, timeout_s: float, as_json: bool
-) -> None:
-    """Make the configured slot, or the one named.
-
-    `replicator run` makes its slot itself. This one is for who wants it to follow a promotion, or to see who
-    is in the way: a slot can be made only when every transaction that was writing has ended.
-    """
-    from replicator.observe import slots
-
-    settings = load(config, os.environ)
-    name = name or settings.source.slot
-    lsn = asyncio.run(slots.create(settings, name, failover=failover, timeout_s=timeout_s))
-    if as_json:
-        _facts(slot=name, lsn=str(lsn), failover=failover)
-    else:
-        click.echo(f"made slot {name}: it has every commit from {lsn} on")
-
-
-@verb("replicator slot drop old_replicator --yes", json=True, group=slot)
-@click.argument("name", required=False)
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def slot_drop(config: Path | None, name: str | None, yes: bool, as_json: bool) -> None:
-    """Drop the configured slot, or the one named, after saying what that gives up.
-
-    Refuses while somebody reads it.
-    """
-    from replicator.observe import slots
-
-    settings = load(config, os.environ)
-    name = name or settings.source.slot
-    loss = asyncio.run(slots.loss(settings, name))
-    if not as_json:
-        click.echo(loss)
-    _ask(f"Drop slot {name}?", yes)
-    asyncio.run(slots.drop(settings, name))
-    if as_json:
-        _facts(slot=name, dropped=True)
-    else:
-        click.echo(f"dropped slot {name}")
-
-
 @verb("replicator migrate --dry-run", json=True)
 @click.option("--dry-run", is_flag=True, help="Print the SQL instead of running it.")
 def migrate(config: Path | None, dry_run: bool, as_json: bool) -> None:
@@ -272,7 +104,7 @@ def migrate(config: Path | None, dry_run: bool, as_json: bool) -> None:
     schema = settings.storage.schema_name
     plan = asyncio.run(bring(settings.storage_dsn, schema, dry_run=dry_run))
     if as_json:
-        _facts(schema=schema, dry_run=dry_run, applied=[m.name for m in plan.pending])
+        facts(schema=schema, dry_run=dry_run, applied=[m.name for m in plan.pending])
     elif dry_run:
         click.echo("\n".join(plan.statements()) or "-- nothing to do")
     else:
@@ -301,7 +133,7 @@ def snapshot(
     settings = load(config, os.environ)
     states = asyncio.run(recopy(settings, tables, everything=everything, wait=not no_wait))
     if as_json:
-        _facts(tables=[_copied(state) for state in states])
+        facts(tables=[_copied(state) for state in states])
 
 
 @verb("""replicator tail --bucket 'user_data["u1"]'""")
@@ -373,7 +205,7 @@ def _until_interrupted(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(body())
 
 
-def _ask(question: str, yes: bool) -> None:
+def ask(question: str, yes: bool) -> None:
     """Go on only if somebody says so, now or by --yes."""
     if not yes and not sys.stdin.isatty():
         raise ConfigError("this asks before it changes anything, and nobody is here to answer", "Add --yes.")
@@ -381,11 +213,11 @@ def _ask(question: str, yes: bool) -> None:
         click.confirm(question, abort=True, err=True)
 
 
-def _width() -> int:
+def width() -> int:
     return min(shutil.get_terminal_size((100, 24)).columns, 110)
 
 
-def _facts(**facts: object) -> None:
+def facts(**facts: object) -> None:
     click.echo(orjson.dumps(facts, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS), nl=False)
 
 
@@ -395,10 +227,14 @@ def _copied(state: TableState) -> dict[str, object]:
 
 def _fail(error: ReplicatorError, as_json: bool) -> NoReturn:
     if as_json:
-        _facts(error=type(error).__name__, what=error.what, hint=error.hint)
+        facts(error=type(error).__name__, what=error.what, hint=error.hint)
     else:
         click.secho("error: ", fg="red", bold=True, nl=False, err=True)
         click.echo(error.what, err=True)
         for line in error.hint.splitlines():
             click.echo(f"  {line}", err=True)
     sys.exit(error.exit_code)
+
+
+# The verbs about the source, which need what stands above.
+import replicator.cli_source  # noqa: E402, F401
