@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from replicator.buckets.divergence import standing
+from replicator.buckets.divergence import beginning, standing
 from replicator.buckets.model import Position
 from replicator.errors import ReplicatorError
 from replicator.observe.check_server import set_system
@@ -86,7 +86,7 @@ def _is_given_up(position: Position, confirmed_lsn: Lsn | None, survey: Survey) 
     identity = survey.identity
     if position.given_up is None or isinstance(identity, ReplicatorError):
         return False
-    return position.given_up == standing(identity, confirmed_lsn)
+    return position.given_up in (standing(identity, confirmed_lsn), beginning(identity))
 
 
 def _gone(name: str, position: Position | None, survey: Survey) -> Iterable[Finding]:

@@ -94,6 +94,8 @@ def test_the_state_of_the_slot(changed: dict[str, Any], expected: dict[str, str]
         (a_position(system_id="2"), a_slot(), {"slot.other_source": "error"}),
         (a_position(timeline=2), a_slot(), {"slot.other_source": "error"}),
         (a_position(given_up="1 1 -"), None, {}),
+        (a_position(given_up="1 1 beginning"), None, {}),
+        (a_position(given_up="2 1 beginning"), None, {"slot.gone": "error"}),
         (a_position(given_up="1 1 0/7D1"), a_slot(confirmed_lsn=Lsn(2001)), {}),
         (a_position(given_up="1 1 0/7D1"), a_slot(confirmed_lsn=Lsn(2002)), {"slot.ahead": "error"}),
         (a_position(given_up="1 1 0/7D0"), None, {"slot.gone": "error"}),
