@@ -106,7 +106,7 @@ async def replicate_once(config: Config, rules: Rules, stop: asyncio.Event) -> N
         await first_to_end(
             replicate(
                 ready.stream,
-                Assembler(own_schema=config.storage.schema_name),
+                Assembler(config.storage.schema_name, frozenset(rules.tables())),
                 ready.weaver,
                 Router(rules),
                 ready.writer,

@@ -11,7 +11,7 @@ A row's own position in the log is not unique (one COPY writes many rows under o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
@@ -92,13 +92,17 @@ class Assembled(NamedTuple):
 
 
 class Assembler:
-    """Remembers the relations, and the transaction that is open, from one drain to the next."""
+    """Remembers the relations, and the transaction that is open, from one drain to the next.
 
-    def __init__(self, own_schema: str = "") -> None:
+    `wanted` are the tables (namespace, name) whose rows are asked for; None for all. A publication FOR ALL
+    TABLES sends the rows of every other table, too, and what we wrote to our own schema ourselves.
+    """
+
+    def __init__(self, own_schema: str = "", wanted: Collection[tuple[str, str]] | None = None) -> None:
         self._relations: dict[int, Relation] = {}
-        #: Relations of our own storage, where a publication FOR ALL TABLES sends us what we wrote ourselves.
-        self._own: set[int] = set()
-        self._own_schema = own_schema
+        #: Relations whose rows nobody asked for.
+        self._passed_over: set[int] = set()
+        self._own_schema, self._wanted = own_schema, wanted
         self._open: Transaction | None = None
         self._ordinal = 0
         self._is_empty = True
@@ -123,15 +127,13 @@ class Assembler:
             elif isinstance(message, Keepalive):
                 quiet = quiet if self.in_transaction else message.wal_end
             else:
-                self._other(message)
+                self._other(message, done)
         if self._open is not None and (self._open.changes or self._open.messages):
-            done.append(self._open)
-            piece = self._open
-            self._open = Transaction(piece.xid, piece.commit_lsn, piece.committed_at)
+            self._open = _handed_on(self._open, done)
         return Assembled(done, quiet)
 
     def _row(self, message: Insert | Update | Delete) -> None:
-        if message.relation in self._own:
+        if message.relation in self._passed_over:
             return
         try:
             relation = self._relations[message.relation]
@@ -170,15 +172,10 @@ class Assembler:
         done.append(current)
         return None
 
-    def _other(self, message: Message) -> None:
+    def _other(self, message: Message, done: list[Transaction]) -> None:
         match message:
             case Relation():
-                self._relations[message.oid] = message
-                self._own.discard(message.oid)
-                if message.namespace == self._own_schema:
-                    self._own.add(message.oid)
-                elif self._open is not None:
-                    self._open.relations.append(message)
+                self._describe(message, done)
             case Truncate():
                 self._truncate(message)
             case LogicalMessage():
@@ -189,10 +186,26 @@ class Assembler:
             case _:
                 raise self._out_of_order(message)
 
+    def _describe(self, relation: Relation, done: list[Transaction]) -> None:
+        """Know a relation from here on. One that was another before ends the piece: its order is kept."""
+        before, self._relations[relation.oid] = self._relations.get(relation.oid), relation
+        is_own = relation.namespace == self._own_schema
+        is_read = not is_own if self._wanted is None else (relation.namespace, relation.name) in self._wanted
+        self._passed_over.discard(relation.oid)
+        if not is_read:
+            self._passed_over.add(relation.oid)
+        if self._open is None or (is_own and not is_read):
+            return
+        if before not in (None, relation) and self._open.changes:
+            self._open = _handed_on(self._open, done)
+        # Of a table that is not read, too: it may be one that was, under another name.
+        self._open.relations.append(relation)
+        self._is_empty = False
+
     def _truncate(self, message: Truncate) -> None:
         current = self._open
         for oid in message.relations:
-            if oid in self._own:
+            if oid in self._passed_over:
                 continue
             if current is None or oid not in self._relations:
                 raise self._out_of_order(message)
@@ -211,6 +224,12 @@ class Assembler:
             f"the source sent {type(message).__name__} {where}, where it cannot stand",
             "This is a bug, or a Postgres newer than this release knows: please report it.",
         )
+
+
+def _handed_on(piece: Transaction, done: list[Transaction]) -> Transaction:
+    """What has arrived of a transaction is handed on; the piece that follows it."""
+    done.append(piece)
+    return Transaction(piece.xid, piece.commit_lsn, piece.committed_at)
 
 
 def _filled(relation: Relation, old: Row, old_is_whole: bool, new: Row) -> Row:

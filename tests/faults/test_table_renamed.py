@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.faults.clinic import Clinic, rules_over
@@ -132,6 +133,30 @@ async def test_dropped_and_made_again_at_once(
     running.wait_for("table gone")
     clinic.catch_up()
     clinic.assert_equal()
+
+
+async def test_renamed_in_a_transaction_that_wrote_to_it_before(
+    database: Database, tmp_path: Path, children: StartChild
+) -> None:
+    clinic, running = await replicating(database, tmp_path, children)
+    with psycopg.connect(database.dsn) as connection:
+        connection.execute("INSERT INTO visits VALUES (100, 'p1', 'before')")
+        connection.execute("ALTER TABLE visits RENAME TO visits_old")
+        connection.execute("INSERT INTO visits_old VALUES (101, 'p1', 'after')")
+    running.wait_for("table gone")
+    clinic.catch_up()
+    clinic.assert_equal()
+    assert database.execute("SELECT FROM replicator.row_states WHERE oid = 'visits_old'::regclass") == []
+
+
+async def test_of_a_table_that_nobody_asked_for_no_row_is_kept(
+    database: Database, tmp_path: Path, children: StartChild
+) -> None:
+    clinic, _ = await replicating(database, tmp_path, children)
+    database.execute("CREATE TABLE diary (id integer PRIMARY KEY, line text)")
+    database.execute("INSERT INTO diary VALUES (1, 'dear diary')")
+    clinic.catch_up()
+    assert database.execute("SELECT FROM replicator.row_states WHERE oid = 'diary'::regclass") == []
 
 
 async def test_nobody_is_shown_a_part_of_a_new_table(

@@ -121,9 +121,18 @@ def test_ordinals_begin_again_with_each_transaction() -> None:
 
 def test_a_relation_is_remembered_until_it_is_described_anew() -> None:
     wider = PATIENTS._replace(columns=(*COLUMNS, Column("more", 25, -1, False)))
-    found = only(BEGIN, PATIENTS, patient(1), wider, Insert(1, ("2", "b", "c")), COMMIT)
-    assert [change.relation for change in found.changes] == [PATIENTS, wider]
-    assert found.relations == [PATIENTS, wider]
+    said: list[Said] = [BEGIN, PATIENTS, patient(1), wider, Insert(1, ("2", "b", "c")), COMMIT]
+    pieces = Assembler().assemble(said).transactions
+    # What describes it anew is met after what was written before, and before what is written after.
+    assert [piece.relations for piece in pieces] == [[PATIENTS], [wider]]
+    assert [[change.relation for change in piece.changes] for piece in pieces] == [[PATIENTS], [wider]]
+    assert [[change.ordinal for change in piece.changes] for piece in pieces] == [[0], [1]]
+    assert [piece.end_lsn for piece in pieces] == [None, 120]
+
+
+def test_a_relation_described_again_as_it_was_makes_no_piece() -> None:
+    found = only(BEGIN, PATIENTS, patient(1), PATIENTS, patient(2), COMMIT)
+    assert len(found.changes) == 2
 
 
 def test_relations_and_logical_messages_are_in_the_piece_they_came_with() -> None:
@@ -215,6 +224,32 @@ def test_a_transaction_of_our_own_only_tells_the_position() -> None:
 def test_a_schema_of_the_same_name_is_anybody_s_when_storage_is_elsewhere() -> None:
     (found,) = Assembler().assemble([BEGIN, OPS, Insert(9, ROW), COMMIT]).transactions
     assert len(found.changes) == 1
+
+
+def test_rows_that_nobody_asked_for_are_passed_over_and_their_tables_are_told() -> None:
+    assembler = Assembler("replicator", {("public", "patients")})
+    said: list[Said] = [
+        BEGIN,
+        PATIENTS,
+        patient(1),
+        VISITS,
+        Insert(2, ROW),
+        Truncate((2,), False, False),
+        COMMIT,
+    ]
+    (found,) = assembler.assemble(said).transactions
+    assert [change.relation for change in found.changes] == [PATIENTS]
+    assert found.relations == [PATIENTS, VISITS]
+    assert assembler.assemble([BEGIN, Insert(2, ROW), COMMIT]) == ([], 120)
+    renamed = VISITS._replace(name="patients")
+    (found,) = assembler.assemble([BEGIN, renamed, Insert(2, ROW), COMMIT]).transactions
+    assert [change.relation for change in found.changes] == [renamed]
+
+
+def test_a_table_that_is_asked_for_is_heard_though_its_schema_is_called_as_ours() -> None:
+    assembler = Assembler("public", {("public", "patients")})
+    (found,) = assembler.assemble([BEGIN, VISITS, Insert(2, ROW), PATIENTS, patient(1), COMMIT]).transactions
+    assert [change.relation for change in found.changes] == [PATIENTS]
 
 
 def test_a_table_that_leaves_our_schema_is_heard_from_then_on() -> None:
