@@ -39,8 +39,8 @@ class Weaver:
             self._require_old_rows(changes)
         self._copies.windows.pass_by(piece.xid, changes)
         for message in piece.messages:
-            if message.prefix == PREFIX:
-                changes = await self._heed(json.loads(message.content), batch) or changes
+            if message.prefix == PREFIX and (said := self._read(message.content)) is not None:
+                changes = await self._heed(said, batch) or changes
         if not self._row_states.concern(changes):
             return changes
         await batch.rest()
@@ -51,11 +51,18 @@ class Weaver:
 
     # -- marks -------------------------------------------------------------------------------------
 
+    def _read(self, content: bytes) -> dict[str, str | int] | None:
+        """What a mark says, if it is one of this run: anybody may write under this prefix, and anything."""
+        try:
+            said = json.loads(content)
+        except (ValueError, RecursionError):
+            return None
+        is_ours = isinstance(said, dict) and self._copies.is_ours(str(said.get("name")))
+        return said if is_ours else None
+
     async def _heed(self, said: dict[str, str | int], batch: Batch) -> Sequence[Change]:
         """Act on a mark of ours; its transaction holds nothing else."""
         name, oid = str(said["name"]), int(said["oid"])
-        if not self._copies.is_ours(name):
-            return []
         changes: Sequence[Change] = []
         merged: Merged | None = None
         match said["mark"]:
@@ -113,9 +120,12 @@ class Weaver:
     async def _lose(self, oid: int, batch: Batch) -> None:
         """The table is not there any more under a name the rules read: its rows leave the buckets."""
         state = self._copies.tables.pop(oid, None)
-        if state is None or oid in self._copies.catalogue:
+        if state is None:
             return
         self._copies.abandon(oid)
+        if oid in self._copies.catalogue:
+            self._copies.poke()  # it has come back meanwhile, and is copied as one that is new
+            return
         await batch.sweep(f"{oid}/")
         await batch.note(_q.forget_rows, oid)
         await batch.note(_q.forget_table, oid)

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from tests.faults.clinic import Clinic, rules_over
+from tests.faults.weather import wait_until
 from tests.fixtures.children import Child, StartChild
 from tests.fixtures.postgres import Database
 from tests.oracle.tight import TIGHT
@@ -149,6 +150,27 @@ async def test_renamed_in_a_transaction_that_wrote_to_it_before(
     assert database.execute("SELECT FROM replicator.row_states WHERE oid = 'visits_old'::regclass") == []
 
 
+async def test_renamed_back_and_copied_before_the_notice_that_it_is_gone(
+    database: Database, tmp_path: Path, children: StartChild
+) -> None:
+    clinic, running = await replicating(database, tmp_path, children)
+    witness = f"{clinic.slot}_witness"
+    database.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [witness])
+    chunks = running.count("read")
+    with psycopg.connect(database.dsn) as connection:
+        # Nothing is stored meanwhile: what the catalogue says overtakes what the log says.
+        connection.execute("SELECT FROM replicator.checkpoints FOR UPDATE")
+        database.execute("INSERT INTO visits VALUES (100, 'p1')")
+        database.execute("ALTER TABLE visits RENAME TO visits_old")
+        wait_until(lambda: database.execute(_NOTICED, [witness]) != [(0,)])
+        database.execute("ALTER TABLE visits_old RENAME TO visits")
+        database.execute("UPDATE replicator.tables SET state = 'wanted' WHERE name = 'visits'")
+        running.wait_for("read", n=chunks + 1)
+    running.wait_for("copied", n=3)
+    clinic.catch_up()
+    clinic.assert_equal()
+
+
 async def test_of_a_table_that_nobody_asked_for_no_row_is_kept(
     database: Database, tmp_path: Path, children: StartChild
 ) -> None:
@@ -181,6 +203,12 @@ async def test_nobody_is_shown_a_part_of_a_new_table(
     assert {count for (count,) in database.execute(_SHOWN)} == {0, 60}
 
 
+#: How often it has been written into the log that a table is gone.
+_NOTICED = """
+SELECT count(*) FROM pg_logical_slot_peek_binary_changes(
+    %s, NULL, NULL, 'proto_version', '1', 'publication_names', 'powersync', 'messages', 'true') AS message
+WHERE position('"gone"'::bytea IN data) > 0
+"""
 #: Every checkpoint that readers are shown is written down.
 _WATCH = """
 CREATE TABLE shown (op_id bigint);
