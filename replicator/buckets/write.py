@@ -41,6 +41,8 @@ _q = queries.load("buckets")
 _LINES_SENT = 500
 #: So many are kept back while the batch before them is being committed.
 _LINES_HELD = 5000
+#: And never more characters of them than this, however few they are.
+_CHARACTERS_HELD = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ class Batch:
         self._op_id: int = before.op_id
         self._lsn = before.lsn
         self._lines: list[str] = []
+        self._characters = 0
         self._is_begun = False
         self.is_empty = True
         #: How much has been appended.
@@ -119,7 +122,8 @@ class Batch:
             await self._add_with_sweeps(intents)
         else:
             self._add(intents)  # type: ignore[arg-type]  # there is no Truncated among them
-        if len(self._lines) >= (_LINES_HELD if self._writer.is_committing else _LINES_SENT):
+        most = _LINES_HELD if self._writer.is_committing else _LINES_SENT
+        if len(self._lines) >= most or self._characters >= _CHARACTERS_HELD:
             await self._send()
         if piece.end_lsn is not None:
             self._lsn = piece.end_lsn
@@ -174,7 +178,9 @@ class Batch:
         lines = encode_ops(intents, self._op_id)
         self._op_id += len(lines)
         self.rows += len(lines)
-        self.bytes += sum(map(len, lines))
+        size = sum(map(len, lines))
+        self.bytes += size
+        self._characters += size
         self._lines += lines
 
     async def _send(self) -> None:
@@ -182,6 +188,7 @@ class Batch:
         if self._lines:
             lines = "".join(self._lines)
             self._lines.clear()
+            self._characters = 0
             await self._writer.inflow.send(lines)
 
     async def rest(self) -> None:

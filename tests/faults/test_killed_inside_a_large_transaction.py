@@ -57,3 +57,20 @@ async def test_half_a_million_rows_are_stored_once_and_in_little_memory(
         "DISTINCT FROM heart_rate_bpm AND bucket IS DISTINCT FROM 'user_data[\"' || patient_id || '\"]'"
     )
     assert database.execute(differing) == [(0,)]
+
+
+async def test_large_rows_of_one_transaction_are_stored_in_little_memory(
+    database: Database, tmp_path: Path, children: StartChild
+) -> None:
+    clinic = Weather(database, tmp_path, children)
+    await clinic.build()
+    running = clinic.run()
+    clinic.catch_up()
+    database.execute(
+        "INSERT INTO vital_signs (patient_id, notes) "
+        "SELECT (array(SELECT id FROM users))[1 + n % 3], repeat('a note ', 150000) "
+        "FROM generate_series(1, 300) AS n"
+    )
+    clinic.catch_up()
+    assert peak_mb(running) < _MEMORY_MB
+    clinic.assert_stored_once()
