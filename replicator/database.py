@@ -53,6 +53,11 @@ _MANNERS = (
     # Nor would an idle one, with the writer's lock.
     b"SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3",
     b"SET tcp_user_timeout = %d" % _UNANSWERED_MS,
+    # What a database or a role sets against forgotten sessions would end one that waits for the rest of a
+    # large transaction, or removes a large table's rows; and would end it again at each attempt.
+    b"SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0",
+    b"SET idle_session_timeout = 0",
+    b"SET transaction_timeout = 0",  # from 17 on
 )
 
 

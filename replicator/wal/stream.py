@@ -27,6 +27,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 
 import psycopg
@@ -193,6 +194,8 @@ class Stream:
         except psycopg.Error as error:
             raise failure(error, where) from error
         try:
+            with suppress(psycopg.Error):  # unknown before 17; each transaction that is read counts as one
+                connection.execute("SET transaction_timeout = 0")
             self._start(connection.pgconn)
         except psycopg.Error as error:
             connection.close()
