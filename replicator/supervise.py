@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from replicator import __version__
 from replicator.buckets.divergence import beginning, divergence, standing
+from replicator.buckets.read import position
 from replicator.buckets.rows import RowStates
 from replicator.buckets.write import Source, Writer, agree, begin, begin_again, give_up, open_writer
 from replicator.config import Config
@@ -131,9 +132,24 @@ async def _open(stack: AsyncExitStack, config: Config, rules: Rules) -> Ready:
     copier = Copier(copies, clinic, notes)
     await copier.prepare()
     timeout_s = await sender_timeout_s(clinic)
+
+    async def still_agreed() -> None:
+        """The slot can have been dropped and made again since it was looked at; now it is held."""
+        now, stands = await identify(config.source_dsn), await position(store, source.slot)
+        assert stands is not None, "this writer has it open"
+        if problem := divergence(source.slot, now, await find_slot(clinic, source.slot), stands):
+            raise problem
+
     start = writer.checkpoint.lsn
     stream = await opened(
-        Stream(config.source_dsn, source.slot, source.publication, start, timeout_s=timeout_s)
+        Stream(
+            config.source_dsn,
+            source.slot,
+            source.publication,
+            start,
+            timeout_s=timeout_s,
+            agreed=still_agreed,
+        )
     )
     return Ready(stream, Weaver(copies, RowStates(store, source.slot)), copier, writer)
 

@@ -26,7 +26,7 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
 
@@ -68,6 +68,7 @@ class Stream:
         start: Lsn,
         *,
         timeout_s: float,
+        agreed: Callable[[], Awaitable[None]] | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         self._dsn, self._slot, self._publication = dsn, slot, publication
@@ -75,6 +76,8 @@ class Stream:
         # A server without a timeout (0) never gives us up; we still want to know whether it lives.
         self._patience_s = 2 * timeout_s if timeout_s > 0 else 120.0
         self._feedback_s = min(timeout_s / 3 if timeout_s > 0 else _FEEDBACK_S_MAX, _FEEDBACK_S_MAX)
+        #: Asked when nobody else can have the slot any more, and it has been told nothing yet.
+        self._agreed = agreed
         self._clock = clock
         self._frames: deque[list[bytes]] = deque()
         # Two counters with one writer each, so that no lock is needed between the thread and the loop.
@@ -102,7 +105,14 @@ class Stream:
                 connecting.result().close()
             self._close_pipe()
             raise
-        self._thread.start()
+        try:
+            if self._agreed is not None:
+                await self._agreed()
+            self._thread.start()
+        except BaseException:
+            self._connection.close()
+            self._close_pipe()
+            raise
         return self
 
     async def __aexit__(

@@ -135,3 +135,18 @@ async def test_dropped_between_being_looked_at_and_being_read(
     drop(clinic)
     running.go_on()
     assert_remedied(clinic, running, on_slot_loss, "does not exist any more")
+
+
+async def test_made_again_between_being_looked_at_and_being_read(
+    database: Database, tmp_path: Path, children: StartChild
+) -> None:
+    clinic, running = await followed(database, database, tmp_path, children, "stop")
+    running.terminate()
+    assert running.wait() == 0
+    running = clinic.run(block_at=("agreed", 1))
+    running.wait_for("agreed")
+    clinic.measure("in the gap")
+    drop(clinic)
+    database.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [clinic.slot])
+    running.go_on()
+    assert_remedied(clinic, running, "stop", "has confirmed")
