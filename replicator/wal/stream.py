@@ -375,6 +375,12 @@ def _sort(sqlstate: str, said: str, slot: str) -> ReplicatorError:
             return Unavailable(what, "Another process is reading this slot; only one may.")
         case "42501":
             return SourceUnready(what, "Grant the role: ALTER ROLE … REPLICATION;")
+        case _ if sqlstate.startswith("22"):  # a data exception: what it says may be a value
+            return SourceUnready(
+                f"the stream of slot {slot}: the source cannot read on (SQLSTATE {sqlstate})",
+                "A row filter of the publication probably fails on a row that was written; the server's log "
+                f"says how. Mend the filter, then read on behind that row.\n{_START_OVER}",
+            )
         case _:
             return Unavailable(what)
 
