@@ -15,7 +15,16 @@ from replicator import __version__
 from replicator.buckets.divergence import beginning, divergence, standing
 from replicator.buckets.read import position
 from replicator.buckets.rows import RowStates
-from replicator.buckets.write import Source, Writer, agree, begin, begin_again, give_up, open_writer
+from replicator.buckets.write import (
+    Source,
+    Writer,
+    agree,
+    begin,
+    begin_again,
+    give_up,
+    open_writer,
+    require_alone,
+)
 from replicator.config import Config
 from replicator.copying.copier import Copier
 from replicator.copying.copies import Copies, Wanted
@@ -190,6 +199,7 @@ async def _begin(
 ) -> Writer:
     """The first start: nothing is stored, so a slot that is there has to be unread and whole."""
     name = config.source.slot
+    await require_alone(store, name)
     if slot is not None:
         require_unread(name, slot)
     lsn = (slot and slot.confirmed_lsn) or await _make_slot(clinic, config)

@@ -18,6 +18,10 @@ SELECT EXISTS (
 INSERT INTO checkpoints (slot, op_id, lsn, fence, system_id, timeline, recorded_at)
 VALUES (%(slot)s::text, 0, %(lsn)s::pg_lsn, 1, %(system_id)s::text, %(timeline)s::integer, now())
 
+-- name: other_slot
+-- Whose ops are stored here already: they say nothing of their slot, and op ids are counted for one.
+SELECT slot FROM checkpoints WHERE slot <> %(slot)s::text ORDER BY slot LIMIT 1
+
 -- name: raise_fence
 -- A writer takes over: from here on the one before it can no longer advance.
 UPDATE checkpoints SET fence = fence + 1 WHERE slot = %(slot)s::text RETURNING fence

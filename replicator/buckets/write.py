@@ -235,6 +235,16 @@ async def open_writer(connection: Connection, slot: str) -> tuple[Writer, Positi
     return Writer(connection, slot, stood.fence, stood.stored), stood
 
 
+async def require_alone(connection: Connection, slot: str) -> None:
+    """Refuse to begin where another slot's ops are stored: readers of either would see both."""
+    for (other,) in await rows(connection, _q.other_slot, slot=slot):
+        raise StorageUnready(
+            f"the storage schema holds what slot {other} has brought, and cannot serve {slot} as well",
+            f"Set source.slot to {other}, or storage.schema to a schema of its own. If what is there is not "
+            "wanted any more: replicator slot drop, and DROP SCHEMA.",
+        )
+
+
 async def begin(connection: Connection, slot: str, lsn: Lsn, source: Source) -> None:
     """Record a slot's first checkpoint: nothing stored, at the position its stream begins."""
     await connection.execute(

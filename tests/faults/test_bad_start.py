@@ -152,6 +152,26 @@ async def test_storage_of_a_newer_release(database: Database, tmp_path: Path, ch
     assert_refused(clinic, 1, "newer than this release", "Run the release that migrated it")
 
 
+async def test_storage_that_holds_what_another_slot_has_brought(
+    database: Database, tmp_path: Path, children: StartChild
+) -> None:
+    clinic = Weather(database, tmp_path, children)
+    await clinic.build()
+    running = clinic.run()
+    clinic.catch_up()
+    running.terminate()
+    assert running.wait() == 0
+    was, stood = clinic.slot, clinic.checkpoint()
+    clinic.keys["source"]["slot"] = clinic.slot = f"{was}_renamed"
+    clinic.write()
+    assert_refused(clinic, 1, f"what slot {was} has brought", f"Set source.slot to {was}")
+    assert clinic.slot_stands() == [], "no slot keeps log that nobody will read"
+    clinic.keys["source"]["slot"] = clinic.slot = was
+    clinic.write()
+    assert clinic.checkpoint() == stood
+    assert_goes_on(clinic)
+
+
 async def test_a_slot_that_somebody_else_reads(
     database: Database, tmp_path: Path, children: StartChild
 ) -> None:
