@@ -1,0 +1,1 @@
+"""Columns as Postgres printed them → what clients have of them: types, dates, arrays, whole rows."""

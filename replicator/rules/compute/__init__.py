@@ -1,0 +1,1 @@
+"""Expressions → values, and Python that computes them: what operators and functions mean."""

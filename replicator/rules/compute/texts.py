@@ -1,0 +1,146 @@
+"""Scalars → text, and what is found in it, of it or instead of it. No I/O.
+
+Text is counted in UTF-16 units, as clients do: a character beyond the first 65,536 is two.
+"""
+
+from __future__ import annotations
+
+import base64 as codec
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Final
+
+from replicator.rules.compute.scalars import EvaluationError, as_blob, as_integer, as_text
+from replicator.rules.expression import Scalar
+
+_UUID: Final = re.compile("[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
+
+
+def upper(value: Scalar) -> str | None:
+    text = as_text(value)
+    return None if text is None else text.upper()
+
+
+def lower(value: Scalar) -> str | None:
+    text = as_text(value)
+    return None if text is None else text.lower()
+
+
+def joined(a: Scalar, b: Scalar) -> str | None:
+    left, right = as_text(a), as_text(b)
+    return None if left is None or right is None else left + right
+
+
+def concat(*values: Scalar) -> str:
+    """Without those that are NULL."""
+    return "".join(as_text(value) or "" for value in values)
+
+
+def replace(value: Scalar, old: Scalar, new: Scalar) -> str | None:
+    text, what, by = as_text(value), as_text(old), as_text(new)
+    if text is None or what is None or by is None:
+        return None
+    return text.replace(what, by) if what else text
+
+
+def trimmer(trim: Callable[[str, str], str]) -> Callable[..., str | None]:
+    def trimmed(value: Scalar, characters: Scalar = " ") -> str | None:
+        text, which = as_text(value), as_text(characters)
+        return None if text is None or which is None else trim(text, which)
+
+    return trimmed
+
+
+def _units(text: str) -> bytes | None:
+    """The text in UTF-16, if a character of it takes two units."""
+    return None if text.isascii() or max(text) < "\U00010000" else text.encode("utf-16-le", "replace")
+
+
+def length(value: Scalar) -> int | None:
+    if isinstance(value, bytes):
+        return len(value)
+    text = as_text(value)
+    if text is None:
+        return None
+    units = _units(text)
+    return len(text) if units is None else len(units) // 2
+
+
+def substring(value: Scalar, start: Scalar, count: Scalar = -1 << 63) -> str | None:
+    """From a place counted from 1, or back from the end; a negative count takes what stands before it."""
+    text, at, many = as_text(value), as_integer(start), as_integer(count)
+    if text is None or at is None or many is None:
+        return None
+    units = _units(text)
+    size = len(text) if units is None else len(units) // 2
+    if many == -1 << 63:
+        many = size + 1
+    if at == 0:
+        many -= 1  # the place before the first counts
+    begin = max(0, size + at) if at < 0 else max(0, at - 1)
+    begin, end = sorted((min(begin, size), min(max(0, begin + many), size)))
+    if units is None:
+        return text[begin:end]
+    return units[begin * 2 : end * 2].decode("utf-16-le", "replace")
+
+
+def instr(value: Scalar, part: Scalar) -> int | None:
+    if value is None or part is None:
+        return None
+    if isinstance(value, bytes) and isinstance(part, bytes):
+        return value.find(part) + 1
+    text, what = as_text(value) or "", as_text(part) or ""
+    at = text.find(what)
+    return (length(text[:at]) or 0) + 1 if at >= 0 else 0
+
+
+@lru_cache(256)
+def _pattern(pattern: str) -> re.Pattern[str]:
+    """Each part between two `%` is found as early as can be, and never looked for again: none is slow."""
+    parts = [""]
+    escaped = False
+    for character in pattern:
+        if escaped or character not in "\\%_":
+            parts[-1] += re.escape(character)
+            escaped = False
+        elif character == "\\":
+            escaped = True
+        elif character == "_":
+            parts[-1] += "."
+        else:
+            parts.append("")
+    if escaped:
+        raise EvaluationError("a LIKE pattern ends with its escape character")
+    first, *middle = parts
+    last = f".*{middle.pop()}" if middle else ""
+    return re.compile(first + "".join(f"(?>.*?{part})" for part in middle) + last, re.DOTALL)
+
+
+def like(value: Scalar, pattern: Scalar) -> int | None:
+    """As in Postgres: cases differ, `%` is anything, `_` one character, a backslash makes either itself."""
+    text, form = as_text(value), as_text(pattern)
+    if text is None or form is None:
+        return None
+    return +(_pattern(form).fullmatch(text) is not None)
+
+
+def ilike(value: Scalar, pattern: Scalar) -> int | None:
+    return like(lower(value), lower(pattern))
+
+
+def hexadecimal(value: Scalar) -> str:
+    return (as_blob(value) or b"").hex().upper()
+
+
+def base64(value: Scalar) -> str:
+    return codec.b64encode(as_blob(value) or b"").decode()
+
+
+def uuid_blob(value: Scalar) -> bytes | None:
+    text = as_text(value)
+    if text is None:
+        return None
+    if not _UUID.fullmatch(text):
+        raise EvaluationError("uuid_blob needs the text of a UUID")
+    return bytes.fromhex(text.replace("-", ""))

@@ -1,0 +1,1 @@
+"""SQL of the rules → Expressions, names resolved: the part of the grammar that the language has."""
