@@ -20,7 +20,6 @@ from typing import NamedTuple
 from replicator.buckets.model import Checkpoint
 from replicator.buckets.write import Batch, Writer
 from replicator.copying.weave import Weaver
-from replicator.rules.route import Router
 from replicator.wal.fast import decode_all
 from replicator.wal.progress import Progress
 from replicator.wal.stream import Stream
@@ -39,10 +38,10 @@ async def replicate(
     stream: Stream,
     assembler: Assembler,
     weaver: Weaver,
-    router: Router,
     writer: Writer,
     limits: Limits,
     clock: Callable[[], float] = time.monotonic,
+    now: Callable[[], float] = time.time,
 ) -> None:
     """Follow the stream until it is stopped, or something ends it."""
     progress = Progress(writer.checkpoint.lsn)
@@ -60,7 +59,7 @@ async def replicate(
             for piece in assembled.transactions:
                 if not batch.covers(piece):
                     changes = await weaver.weave(piece, batch)
-                    await batch.append(piece, router.route(changes))
+                    await batch.append(piece, changes, now())
                 if piece.end_lsn is not None and not _has_room(batch, limits, clock() - begun):
                     batch, begun = await batch.commit(acknowledge), clock()
             if assembled.quiet_lsn is not None:

@@ -13,8 +13,10 @@ from typing import NamedTuple
 
 from replicator import __version__
 from replicator.buckets.divergence import beginning, divergence, standing
+from replicator.buckets.lookups import Lookups
 from replicator.buckets.read import position
 from replicator.buckets.rows import RowStates
+from replicator.buckets.ticking import tick
 from replicator.buckets.write import (
     Source,
     Writer,
@@ -34,6 +36,7 @@ from replicator.dsn import describe_dsn
 from replicator.errors import ReplicatorError, SlotBlocked, SlotLost, StandingBy, Unavailable
 from replicator.marks import mark
 from replicator.replicate import Limits, replicate
+from replicator.rules.met import Met
 from replicator.rules.model import Rules
 from replicator.rules.route import Router
 from replicator.wal.lsn import Lsn
@@ -63,6 +66,7 @@ class Ready(NamedTuple):
     stream: Stream
     weaver: Weaver
     copier: Copier
+    lookups: Lookups
     writer: Writer
 
 
@@ -118,11 +122,11 @@ async def replicate_once(config: Config, rules: Rules, stop: asyncio.Event) -> N
                 ready.stream,
                 Assembler(config.storage.schema_name, frozenset(rules.tables())),
                 ready.weaver,
-                Router(rules),
                 ready.writer,
                 Limits(limits.batch_rows, limits.batch_bytes, limits.batch_ms / 1000),
             ),
             ready.copier.run(),
+            tick(ready.lookups, config.source_dsn),
             _let_go(ready.stream, config.source_dsn),
             _stop_when(stop, ready.stream),
         )
@@ -138,8 +142,11 @@ async def _open(stack: AsyncExitStack, config: Config, rules: Rules) -> Ready:
     await require_ready(clinic, source.publication, rules.tables())
     writer = await open_or_begin(store, clinic, config)
     copies = Copies(Wanted(config.source_dsn, source.slot, source.publication, rules.tables()))
-    copier = Copier(copies, clinic, notes)
+    router = Router(rules)
+    copier = Copier(copies, clinic, notes, Met(router, clinic))
     await copier.prepare()
+    writer.lookups = lookups = Lookups(store, router)
+    await lookups.open()
     timeout_s = await sender_timeout_s(clinic)
 
     async def still_agreed() -> None:
@@ -160,7 +167,7 @@ async def _open(stack: AsyncExitStack, config: Config, rules: Rules) -> Ready:
             agreed=still_agreed,
         )
     )
-    return Ready(stream, Weaver(copies, RowStates(store, source.slot)), copier, writer)
+    return Ready(stream, Weaver(copies, RowStates(store, source.slot)), copier, lookups, writer)
 
 
 async def open_or_begin(store: Connection, clinic: Connection, config: Config) -> Writer:

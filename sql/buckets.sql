@@ -28,7 +28,7 @@ UPDATE checkpoints SET fence = fence + 1 WHERE slot = %(slot)s::text RETURNING f
 
 -- name: checkpoint
 SELECT op_id, lsn, fence, system_id, timeline, recorded_at, shown_op_id, shown_lsn,
-       given_up
+       given_up, clock
 FROM checkpoints WHERE slot = %(slot)s::text
 
 -- name: want_all
@@ -78,7 +78,7 @@ WITH stored AS (
     SELECT %(op_id)s::bigint AS op_id, %(lsn)s::pg_lsn AS lsn, NOT EXISTS (
         SELECT FROM tables WHERE tables.slot = %(slot)s::text AND state <> 'copied') AS is_whole)
 UPDATE checkpoints AS c
-SET op_id = stored.op_id, lsn = stored.lsn, recorded_at = now(),
+SET op_id = stored.op_id, lsn = stored.lsn, clock = %(clock)s::float8, recorded_at = now(),
     shown_op_id = CASE WHEN is_whole THEN stored.op_id ELSE shown_op_id END,
     shown_lsn = CASE WHEN is_whole THEN stored.lsn ELSE shown_lsn END
 FROM stored

@@ -28,8 +28,6 @@ FROM pg_catalog.pg_publication p
 JOIN pg_catalog.pg_publication_tables t ON t.pubname = p.pubname
 JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname
 JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
-JOIN unnest(%(namespaces)s::text[], %(names)s::text[]) AS wanted (namespace, name)
-  ON wanted.namespace = n.nspname AND wanted.name = c.relname
 CROSS JOIN LATERAL (
     SELECT ARRAY(SELECT a.attname::text
                  FROM pg_catalog.pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY k (attnum, place)
@@ -60,12 +58,18 @@ CROSS JOIN LATERAL (
     WHERE leaf.relkind = 'r' AND CASE c.relkind
         WHEN 'p' THEN leaf.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree(c.oid)) ELSE leaf.oid = c.oid END
     ) h (heaps)
-WHERE p.pubname = %(publication)s::text
+WHERE p.pubname = %(publication)s::text AND EXISTS (
+    SELECT FROM unnest(%(namespaces)s::text[], %(names)s::text[]) AS wanted (namespace, name)
+    WHERE n.nspname LIKE wanted.namespace AND c.relname LIKE wanted.name)
 ORDER BY 2, 3
 
--- name: table_exists
-SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-               WHERE n.nspname = %(namespace)s::text AND c.relname = %(name)s::text AND c.relkind IN ('r', 'p'))
+-- name: tables_like
+-- The tables that a name of the rules means; partitions go by the name of their table.
+SELECT n.nspname, c.relname FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname LIKE %(namespace)s::text AND c.relname LIKE %(name)s::text AND c.relkind IN ('r', 'p')
+  AND (NOT c.relispartition OR %(is_exact)s::boolean)
+ORDER BY 1, 2
 
 -- name: write_mark
 -- A transactional logical message: it stands in the log among the commits, and reaches us in its place.

@@ -27,6 +27,8 @@ CREATE TABLE checkpoints (
     -- What an operator has given up as lost: the source and the slot as they stood at that moment. While they
     -- still stand so, every table may be copied again, from wherever the source is now.
     given_up     text,
+    -- The time, in seconds since 1970, at which rows are where they are: rules may speak of it.
+    clock        float8      NOT NULL DEFAULT 0,
     CHECK (shown_op_id <= op_id AND shown_lsn <= lsn),
     CHECK ((shown_op_id IS NULL) = (shown_lsn IS NULL))
 );
@@ -86,6 +88,19 @@ CREATE TABLE ops (
     data         text,
     PRIMARY KEY (bucket, op_id)
 );
+
+-- "These values lead to those values", because of one row: what buckets depend on besides the row itself, and
+-- what tells which buckets a user gets. An entry stands from one op on, and until another.
+CREATE TABLE lookups (
+    lookup       text        COLLATE "C" NOT NULL,
+    key          text        COLLATE "C" NOT NULL,
+    value        text        NOT NULL,
+    -- Which source row it is there for.
+    subkey       text        COLLATE "C" NOT NULL,
+    op_id        bigint      NOT NULL,
+    until_op_id  bigint      CHECK (until_op_id >= op_id)
+);
+CREATE INDEX lookups_key ON lookups (lookup, key, subkey);
 
 -- Ops are appended in op_id order, so a few bytes per block find a position in all buckets together.
 CREATE INDEX ops_op_id ON ops USING brin (op_id) WITH (pages_per_range = 32, autosummarize = on);

@@ -44,3 +44,5 @@ class Position(NamedTuple):
     recorded_at: datetime
     #: What an operator has given up as lost: the source and the slot as they stood then. See `standing`.
     given_up: str | None
+    #: The time at which rows are where they are, in seconds since 1970.
+    clock: float = 0.0

@@ -91,12 +91,12 @@ def _complete(change: Change, states: _States, holes: list[tuple[int, Key]]) -> 
     relation, new = change.relation, change.new
     was = change.old if change.old is not None else new
     assert was is not None, "a change that is no TRUNCATE has a row before or after it"
-    old = _unpacked(states.pop(_place(relation, was), None), relation)
+    old = unpack_row(states.pop(_place(relation, was), None), relation)
     if new is None:
         return [change._replace(old=old, old_is_whole=True)] if old is not None else []
     place = _place(relation, new)
     # Under its new key the row can be known already: the copy may have read it after this change was made.
-    there = _unpacked(states.pop(place, None), relation)
+    there = unpack_row(states.pop(place, None), relation)
     earlier = [
         Change(Kind.DELETE, relation, row, None, change.ordinal, True) for row in (there,) if row is not None
     ]
@@ -106,15 +106,16 @@ def _complete(change: Change, states: _States, holes: list[tuple[int, Key]]) -> 
             holes.append((relation.oid, key_of(new, _key_at(relation))))
             return []
         new = tuple([s if n is UNCHANGED else n for s, n in zip(source, new, strict=True)])
-    states[place] = _packed(new, relation)
+    states[place] = pack_row(new, relation)
     return [*earlier, change._replace(old=old, new=new, old_is_whole=True)]
 
 
-def _packed(row: Row, relation: Relation) -> bytes:
+def pack_row(row: Row, relation: Relation) -> bytes:
+    """A whole row as it is kept, with what tells whether its columns are still the same."""
     return orjson.dumps((len(row), _names(relation, len(row)), *row))
 
 
-def _unpacked(state: bytes | None, relation: Relation) -> Row | None:
+def unpack_row(state: bytes | None, relation: Relation) -> Row | None:
     """The kept row in today's columns: as it is, or with columns added since as NULL; else unknown.
 
     A table whose columns changed in any other way is copied again, which is when unknown rows return.

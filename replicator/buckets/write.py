@@ -24,16 +24,18 @@ from psycopg.rows import TupleRow
 
 from replicator import queries
 from replicator.buckets.encode import encode_ops
+from replicator.buckets.entries import Entries
 from replicator.buckets.inflow import Inflow
+from replicator.buckets.lookups import Lookups
 from replicator.buckets.model import Checkpoint, OpId, Position
 from replicator.buckets.read import position
 from replicator.database import Connection, rows
 from replicator.errors import StandingBy, StorageUnready, Unavailable
 from replicator.marks import mark
 from replicator.rules.model import Put, Remove
-from replicator.rules.route import Intent, Truncated
+from replicator.rules.route import Enter, Intent, Leave, Truncated
 from replicator.wal.lsn import Lsn
-from replicator.wal.transactions import Transaction
+from replicator.wal.transactions import Change, Transaction
 
 _q = queries.load("buckets")
 
@@ -56,12 +58,18 @@ class Source:
 class Writer:
     """The one writer of a slot's ops; made by `open_writer`."""
 
-    def __init__(self, connection: Connection, slot: str, fence: int, checkpoint: Checkpoint) -> None:
+    def __init__(
+        self, connection: Connection, slot: str, fence: int, checkpoint: Checkpoint, clock: float = 0.0
+    ) -> None:
         self.connection = connection
         self.key = {"slot": slot, "fence": fence}
         #: What is committed, as of the last commit that was answered.
         self.checkpoint = checkpoint
         self.inflow = Inflow(connection)
+        #: None while nothing is routed: as in a writer that only stores what it is given.
+        self.lookups: Lookups | None = None
+        #: The time that the last batch had, in seconds since 1970.
+        self.clock = clock
         self._committing: asyncio.Task[None] | None = None
 
     def batch(self) -> Batch:
@@ -101,8 +109,12 @@ class Batch:
         self._op_id: int = before.op_id
         self._lsn = before.lsn
         self._lines: list[str] = []
+        self._entries = Entries()
         self._characters = 0
         self._is_begun = False
+        #: The time at which its rows are where they are: never earlier than that of the batch before.
+        self.now = writer.clock
+        self._has_time = False
         self.is_empty = True
         #: How much has been appended.
         self.rows = 0
@@ -115,18 +127,43 @@ class Batch:
         mark("already stored", commit_lsn=piece.commit_lsn)
         return True
 
-    async def append(self, piece: Transaction, intents: Sequence[Intent]) -> None:
-        """Add what a piece of a source transaction, which the checkpoint does not cover, comes to."""
+    async def append(self, piece: Transaction, changes: Sequence[Change], now: float) -> None:
+        """Route a piece of a transaction that the checkpoint does not cover, and add what it comes to.
+
+        The batch takes the time from the first of its pieces, and first moves on what depends on it.
+        """
+        lookups = self._writer.lookups
+        assert lookups is not None, "what is to be routed needs rules"
         self.is_empty = False
-        if Truncated in map(type, intents):
-            await self._add_with_sweeps(intents)
-        else:
-            self._add(intents)  # type: ignore[arg-type]  # there is no Truncated among them
+        if not self._has_time:
+            self._has_time = True
+            then, self.now = self.now, max(self.now, now)
+            self._writer.clock = self.now
+            await lookups.advance(self, then)
+        await self.add(await lookups.route(changes, self))
         most = _LINES_HELD if self._writer.is_committing else _LINES_SENT
         if len(self._lines) >= most or self._characters >= _CHARACTERS_HELD:
             await self._send()
         if piece.end_lsn is not None:
             self._lsn = piece.end_lsn
+
+    async def add(self, intents: Sequence[Intent]) -> None:
+        """Add ops and entries in this order."""
+        kinds = set(map(type, intents))
+        if Truncated in kinds:
+            for intent in intents:
+                if isinstance(intent, Truncated):
+                    await self.sweep(intent.subkey_prefix)
+                else:
+                    await self.add([intent])
+        elif Enter in kinds or Leave in kinds:
+            self._add([intent for intent in intents if isinstance(intent, Put | Remove)])
+            entries = [intent for intent in intents if isinstance(intent, Enter | Leave)]
+            self._op_id = self._entries.add(entries, self._op_id)
+            if self._entries.is_full:
+                await self.rest()
+        else:
+            self._add(intents)  # type: ignore[arg-type]  # nothing else is among them
 
     async def commit(self, then: Callable[[Checkpoint], None], quiet_lsn: Lsn | None = None) -> Batch:
         """Begin to store all of it, at the end of the last transaction or at a quiet position after it.
@@ -138,17 +175,11 @@ class Batch:
         self._writer.commit(self._commit(after, then))
         return Batch(self._writer, after)
 
-    async def _add_with_sweeps(self, intents: Sequence[Intent]) -> None:
-        for intent in intents:
-            if isinstance(intent, Truncated):
-                await self.sweep(intent.subkey_prefix)
-            else:
-                self._add([intent])
-
     async def _commit(self, after: Checkpoint, then: Callable[[Checkpoint], None]) -> None:
         writer = self._writer
         await writer.inflow.rest()
-        position = {"op_id": after.op_id, "lsn": str(after.lsn)}
+        await self._entries.send(writer.connection)
+        position = {"op_id": after.op_id, "lsn": str(after.lsn), "clock": self.now}
         cursor = await writer.connection.execute(_q.advance, writer.key | position)
         if cursor.rowcount != 1:
             raise _replaced(str(writer.key["slot"]))
@@ -195,6 +226,7 @@ class Batch:
         """Be in the transaction, with everything appended so far in it, and nothing under way."""
         await self._send()
         await self._writer.inflow.rest()
+        await self._entries.send(self._writer.connection)
 
     async def note(self, query: bytes, oid: int, **values: object) -> list[TupleRow]:
         """Record something about a source table, with the ops it belongs to."""
@@ -205,17 +237,21 @@ class Batch:
         return await cursor.fetchall() if cursor.description else []
 
     async def sweep(self, subkey_prefix: str, begun: int | None = None) -> None:
-        """Remove what a source table had put, up to an op; or all of it."""
+        """Remove what a source table had put, and entered, up to an op; or all of it."""
         await self.rest()
         self.is_empty = False
-        values = {
-            "after": self._op_id,
-            "prefix": subkey_prefix,
-            "begun": self._op_id if begun is None else begun,
-        }
+        upto = self._op_id if begun is None else begun
+        values = {"after": self._op_id, "prefix": subkey_prefix, "begun": upto}
         cursor = await self._writer.connection.execute(_q.sweep_table, values)
         self._op_id += cursor.rowcount
         self.rows += cursor.rowcount
+        if self._writer.lookups is not None:
+            await self._writer.lookups.withdraw(self, subkey_prefix, upto)
+
+    def next_op_id(self) -> int:
+        """An op id for what is no op, but must be seen to happen in their order."""
+        self._op_id += 1
+        return self._op_id
 
 
 async def open_writer(connection: Connection, slot: str) -> tuple[Writer, Position] | None:
@@ -232,7 +268,7 @@ async def open_writer(connection: Connection, slot: str) -> tuple[Writer, Positi
     stood = await position(connection, slot)
     assert stood is not None, "its fence has just been raised"
     mark("writing", slot=slot, fence=stood.fence, lsn=stood.stored.lsn, op_id=stood.stored.op_id)
-    return Writer(connection, slot, stood.fence, stood.stored), stood
+    return Writer(connection, slot, stood.fence, stood.stored, stood.clock), stood
 
 
 async def require_alone(connection: Connection, slot: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from replicator import queries
 from replicator.buckets.tables import TableState, fingerprint, is_rewritten, load, want, want_again
@@ -39,8 +39,16 @@ _HOLES_AT_ONCE = 500
 class Copier:
     """Copies what is wanted, and notices what the log does not tell."""
 
-    def __init__(self, copies: Copies, source: Connection, storage: Connection) -> None:
+    def __init__(
+        self,
+        copies: Copies,
+        source: Connection,
+        storage: Connection,
+        meet: Callable[[list[Table]], Awaitable[None]],
+    ) -> None:
         self._copies, self._wanted = copies, copies.wanted
+        #: Told of the tables whenever the catalogue has been looked at.
+        self._meet = meet
         self._source, self._storage = source, storage
 
     async def prepare(self) -> None:
@@ -76,6 +84,7 @@ class Copier:
             table.relation.oid: table
             for table in await read_tables(self._source, wanted.publication, wanted.tables)
         }
+        await self._meet(list(found.values()))
         self._copies.partitioned = frozenset(oid for oid, table in found.items() if table.kind == "p")
         self._copies.catalogue = found.copy()  # from which the stream strikes what it finds otherwise
         missing = await find_missing(self._source, wanted.publication, wanted.tables, list(found.values()))

@@ -15,7 +15,7 @@ from replicator.database import connected
 from replicator.errors import SourceUnready
 from replicator.marks import mark
 from replicator.wal.messages import Relation
-from replicator.wal.names import qualify
+from replicator.wal.names import matches, qualify
 from replicator.wal.snapshot import PREFIX, read_tables
 from replicator.wal.transactions import Change, Kind, Transaction
 from replicator.wal.window import Key, Merged, key_of
@@ -162,7 +162,7 @@ class Weaver:
         What the catalogue says of it is found when it is looked at next, which is at once.
         """
         namespace, name = relation.namespace, relation.name
-        if (namespace, name) not in self._wanted.tables:
+        if not any(matches(n, namespace) and matches(t, name) for n, t in self._wanted.tables):
             return
         columns = fingerprint(relation)
         values = {"namespace": namespace, "name": name, "membership": "", "columns": columns}

@@ -1,180 +1,157 @@
 """YAML text → Rules, or every problem in it with its place. No I/O but reading the file.
 
-What is understood today is one form: a bucket per signed-in user (`SELECT request.user_id() AS x`), or one
-bucket for everybody (no `parameters`), filled by whole rows whose column equals the bucket's parameter.
-Anything else is refused where it stands.
+At the top of a file stand `config` (what the rest means), `bucket_definitions` (editions 1 and 2), `streams`,
+`with` (named subqueries for streams) and `parameters`: names for what is known of a request, as in
+
+    parameters:
+      user_id: SELECT request.jwt() ->> 'sub'
+
+A parameter query may then say `parameters.user_id` for it. A name that nothing refers to is a warning.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from yaml import MappingNode, Node, ScalarNode, SequenceNode
+from yaml import MappingNode, Node, ScalarNode
 
-from replicator.rules.model import DataQuery, Rule, Rules
-from replicator.rules.sqltext import (
-    SqlError,
-    SqlNode,
-    column_path,
-    function_path,
-    location_of,
-    offset_of,
-    parse_select,
-)
+from replicator.rules.context import ACCEPT, Context, Tables
+from replicator.rules.definitions.definitions import read_definition
+from replicator.rules.definitions.scopes import RequestScope
+from replicator.rules.editions import read_config
+from replicator.rules.expression import Expression
+from replicator.rules.model import Definition, Rules
+from replicator.rules.sql.reader import NotUnderstood
+from replicator.rules.sql.statement import Statement, check_clauses, open_statement, targets_of
+from replicator.rules.streams.streams import read_stream
 from replicator.text.file import read
-from replicator.text.nodes import Document, nearest, parse
+from replicator.text.nodes import Document, Entry, nearest, parse, shown
 
-_TOP = ("bucket_definitions",)
-_DEFINITION = ("parameters", "data")
-#: Clauses of a SELECT that the language does not have.
-_FOREIGN = {
-    "distinctClause": "DISTINCT",
-    "groupClause": "GROUP BY",
-    "havingClause": "HAVING",
-    "sortClause": "ORDER BY",
-    "limitCount": "LIMIT",
-    "limitOffset": "OFFSET",
-    "withClause": "WITH",
-    "valuesLists": "VALUES",
-    "larg": "UNION",
-    "lockingClause": "FOR",
-    "intoClause": "INTO",
-    "windowClause": "WINDOW",
-}
+TOP = ("config", "bucket_definitions", "streams", "with", "parameters", "event_definitions")
+
+Reader = Callable[[Document, str, Node, Context], Definition | None]
 
 
-def load_rules(path: Path) -> Rules:
+def load_rules(path: Path, tables: Tables | None = None) -> Rules:
     """The rules of a file."""
-    return parse_rules(read(path, "Set `rules` to the path of your rules."), str(path))
+    return parse_rules(read(path, "Set `rules` to the path of your rules."), str(path), tables)
 
 
-def parse_rules(text: str, file: str) -> Rules:
-    """The rules that a text means; `file` is for messages."""
-    document = parse(text, file)
-    rules: list[Rule] = []
-    found = False
+def parse_rules(text: str, file: str, tables: Tables | None = None) -> Rules:
+    """The rules that a text means; `file` is for messages, `tables` is what the source has, if known."""
+    document = parse(text, file, tags=(f"!{ACCEPT}",))
+    parts: dict[str, Entry] = {}
     for entry in document.entries(document.root):
-        if entry.name not in _TOP:
-            document.refuse(entry.key, entry.name, f"not understood yet{nearest(entry.name, _TOP)}")
-        elif not isinstance(entry.value, MappingNode):
-            document.refuse(entry.value, entry.name, "a mapping from bucket names to definitions is expected")
-        else:
-            found = True
-            for definition in document.entries(entry.value):
-                rule = _rule(document, definition.name, definition.value)
-                rules += [rule] if rule else []
-    if not found and not document.problems:
-        document.refuse(None, "bucket_definitions", "this key is missing")
+        if entry.name not in TOP:
+            document.refuse(entry.key, shown(entry.name), f"unknown key{nearest(entry.name, TOP)}")
+        parts[entry.name] = entry
+    context = Context(document, tables=tables)
+    if "config" in parts:
+        context.dialect = read_config(context, parts["config"].value)
+    _read_with(context, parts.get("with"))
+    _read_parameters(context, parts.get("parameters"))
+    definitions = _read_definitions(context, parts)
+    if "event_definitions" in parts:
+        what = "events are not offered here: this is read over"
+        context.warn(parts["event_definitions"].key, "event_definitions", what)
+    _warn_of_unused(context, parts)
     document.settle()
-    return Rules(tuple(rules))
+    return Rules(
+        tuple(definitions), tuple(context.lookups.values()), context.dialect, tuple(context.warnings)
+    )
 
 
-def _rule(document: Document, name: str, node: Node) -> Rule | None:
-    if not isinstance(node, MappingNode):
-        document.refuse(node, name, "a definition is a mapping with `parameters` and `data`")
-        return None
-    parts: dict[str, Node] = {}
-    for entry in document.entries(node):
-        if entry.name not in _DEFINITION:
-            document.refuse(
-                entry.key, f"{name}.{entry.name}", f"unknown key{nearest(entry.name, _DEFINITION)}"
+def _read_definitions(context: Context, parts: dict[str, Entry]) -> list[Definition]:
+    """What stands under `bucket_definitions` and `streams`: their names are those of one set."""
+    document, edition = context.document, context.dialect.edition
+    names: dict[str, str] = {}
+    found: list[Definition] = []
+    if "bucket_definitions" in parts and edition >= 3:
+        what = "edition 3 has streams only: set `config.edition` to 2, or write streams"
+        document.refuse(parts["bucket_definitions"].key, "bucket_definitions", what)
+    elif "bucket_definitions" in parts:
+        found += _each(context, parts["bucket_definitions"], names, read_definition)
+    if "streams" in parts:
+        if edition < 3:
+            what = (
+                "streams of this edition are an early form of them; `config.edition: 3` has all they can do"
             )
-        parts[entry.name] = entry.value
-    parameter = _parameter(document, name, parts["parameters"]) if "parameters" in parts else None
-    is_known = parameter is not None or "parameters" not in parts
-    data = parts.get("data")
-    if not isinstance(data, SequenceNode) or not data.value:
-        document.refuse(data or node, f"{name}.data", "a list of SELECTs is expected")
-        return None
-    queries = [
-        _query(document, f"{name}.data[{i}]", item, parameter, is_known) for i, item in enumerate(data.value)
-    ]
-    return Rule(name, parameter, tuple(query for query in queries if query))
+            context.warn(parts["streams"].key, "streams", what)
+        found += _each(context, parts["streams"], names, read_stream)
+    if not parts.keys() & {"bucket_definitions", "streams"} and not document.problems:
+        expected = "streams" if edition >= 3 else "bucket_definitions"
+        document.refuse(None, expected, "this key is missing")
+    return found
 
 
-def _parameter(document: Document, name: str, node: Node) -> str | None:
-    key = f"{name}.parameters"
-    select = _select(document, key, node)
-    if select is None:
-        return None
-    targets = select.get("targetList", [])
-    shape = len(targets) == 1 and select.keys().isdisjoint({"fromClause", "whereClause", *_FOREIGN})
-    target: SqlNode = targets[0]["ResTarget"] if shape else {}
-    if function_path(target.get("val", {})) != ["request", "user_id"] or "name" not in target:
-        document.refuse(node, key, "only `SELECT request.user_id() AS name` is understood yet", 0)
-        return None
-    return str(target["name"])
+def _each(context: Context, top: Entry, names: dict[str, str], reader: Reader) -> list[Definition]:
+    if not isinstance(top.value, MappingNode) or not top.value.value:
+        context.refuse(top.value, top.name, "a mapping from names to definitions is expected")
+        return []
+    found: list[Definition] = []
+    for entry in context.document.entries(top.value):
+        if names.setdefault(entry.name, top.name) != top.name:
+            what = f"{shown(entry.name)} stands under {names[entry.name]} too"
+            context.refuse(entry.key, f"{top.name}.{shown(entry.name)}", what)
+        if len(names) > context.limits.definitions:
+            context.refuse(entry.key, top.name, f"more than {context.limits.definitions} definitions")
+            break
+        definition = reader(context.document, entry.name, entry.value, context)
+        found += [definition] if definition else []
+    return found
 
 
-def _query(
-    document: Document, key: str, node: Node, parameter: str | None, is_known: bool
-) -> DataQuery | None:
-    """One line under `data`. Where the parameter is not known, because it was refused, WHERE is not read."""
-    select = _select(document, key, node)
-    if select is None:
-        return None
-    try:
-        table = _table(select)
-        column = _where(select, parameter) if is_known else None
-    except _NotUnderstood as error:
-        document.refuse(node, key, error.what, offset_of(_value(node), error.location))
-        return None
-    output = table.get("alias", {}).get("aliasname", table["relname"])
-    return DataQuery(table.get("schemaname"), table["relname"], output, column)
+def _read_with(context: Context, top: Entry | None) -> None:
+    for entry in _mapping(context, top, "a mapping from names to SELECTs is expected"):
+        if context.dialect.edition < 3:
+            context.refuse(entry.key, "with", "this needs `config.edition: 3`")
+            return
+        if isinstance(entry.value, ScalarNode):
+            context.ctes[entry.name] = entry.value
+        else:
+            context.refuse(entry.value, f"with.{shown(entry.name)}", "a SELECT is expected")
 
 
-class _NotUnderstood(Exception):
-    def __init__(self, what: str, location: int) -> None:
-        super().__init__(what)
-        self.what, self.location = what, location
+def _read_parameters(context: Context, top: Entry | None) -> None:
+    found: dict[str, Expression] = {}
+    for entry in _mapping(context, top, "a mapping from names to `SELECT request…` is expected"):
+        statement = open_statement(context, f"parameters.{shown(entry.name)}", entry.value)
+        if statement is None:
+            continue
+        try:
+            found[entry.name] = _request_value(statement)
+        except NotUnderstood as error:
+            statement.refuse(error.what, error.location)
+    # Only now: one of them cannot refer to another.
+    context.requests.update(found)
 
 
-def _table(select: SqlNode) -> SqlNode:
-    for clause, name in _FOREIGN.items():
-        if clause in select:
-            raise _NotUnderstood(f"{name} is not part of the rules language", location_of(select[clause]))
-    targets, sources = select.get("targetList", []), select.get("fromClause", [])
-    if len(sources) != 1 or "RangeVar" not in sources[0]:
-        raise _NotUnderstood("exactly one table is expected after FROM", location_of(sources))
-    fields = [t["ResTarget"]["val"].get("ColumnRef", {}).get("fields") for t in targets]
-    if fields != [[{"A_Star": {}}]]:
-        at = targets[0]["ResTarget"]["location"] if targets else 0
-        raise _NotUnderstood("only `SELECT *` is understood yet", at)
-    table: SqlNode = sources[0]["RangeVar"]
-    if "catalogname" in table or "inh" not in table or "colnames" in table.get("alias", {}):
-        raise _NotUnderstood(
-            "only `table`, `schema.table` and `table AS name` are understood yet", table["location"]
-        )
-    return table
+def _request_value(statement: Statement) -> Expression:
+    """The one value, of a request, that a SELECT under `parameters` has."""
+    check_clauses(statement.select)
+    targets = list(targets_of(statement.select))
+    if (
+        len(targets) != 1
+        or targets[0].name is None
+        or statement.select.keys() & {"fromClause", "whereClause"}
+    ):
+        raise NotUnderstood("one value is expected here, such as `SELECT request.jwt() ->> 'sub'`", 0)
+    return statement.read(targets[0].node, RequestScope({}, set()))
 
 
-def _where(select: SqlNode, parameter: str | None) -> str | None:
-    """The column that must equal the bucket's parameter."""
-    where: SqlNode | None = select.get("whereClause")
-    expected = f"`WHERE column = bucket.{parameter}`" if parameter else "no WHERE"
-    if where is None:
-        if parameter is None:
-            return None
-        raise _NotUnderstood(f"every query must use the bucket's parameter: {expected} is expected", 0)
-    equality = where.get("A_Expr", {})
-    is_equality = equality.get("kind") == "AEXPR_OP" and equality["name"] == [{"String": {"sval": "="}}]
-    sides = [column_path(equality[side]) for side in ("lexpr", "rexpr")] if is_equality else []
-    for one, other in (sides, sides[::-1]) if len(sides) == 2 else ():
-        if parameter is not None and other == ["bucket", parameter] and one is not None and len(one) == 1:
-            return one[0]
-    raise _NotUnderstood(f"only {expected} is understood yet", location_of(where))
+def _mapping(context: Context, top: Entry | None, what: str) -> list[Entry]:
+    if top is None:
+        return []
+    if not isinstance(top.value, MappingNode):
+        context.refuse(top.value, top.name, what)
+        return []
+    return list(context.document.entries(top.value))
 
 
-def _select(document: Document, key: str, node: Node) -> SqlNode | None:
-    if not isinstance(node, ScalarNode):
-        document.refuse(node, key, "a SELECT is expected")
-        return None
-    try:
-        return parse_select(_value(node))
-    except SqlError as error:
-        document.refuse(node, key, error.what, error.offset)
-        return None
-
-
-def _value(node: Node) -> str:
-    return str(node.value)
+def _warn_of_unused(context: Context, parts: dict[str, Entry]) -> None:
+    for kind, known in (("with", context.ctes.keys()), ("parameters", context.requests.keys())):
+        for entry in _mapping(context, parts.get(kind), "") if known else []:
+            if entry.name in known and (kind, entry.name) not in context.used:
+                key = f"{kind}.{shown(entry.name)}"
+                context.warn(entry.key, key, "nothing refers to this name")

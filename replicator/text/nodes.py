@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -91,10 +91,14 @@ class Document:
 
     def refuse(self, node: Node | yaml.Event | None, key: str, what: str, offset: int | None = None) -> None:
         """Note a problem at a node, or at the character at `offset` of a scalar's value."""
-        line, column = _place(node) if node is not None else (1, 1)
-        if offset is not None and isinstance(node, ScalarNode):
-            line, column = place(self.text, origin(self.text, node, offset))
+        line, column = self.place_of(node, offset)
         self.problems.append(Problem(self.file, line, column, key, what))
+
+    def place_of(self, node: Node | yaml.Event | None, offset: int | None = None) -> tuple[int, int]:
+        """Line and column of a node, or of the character at `offset` of a scalar's value."""
+        if offset is not None and isinstance(node, ScalarNode):
+            return place(self.text, origin(self.text, node, offset))
+        return _place(node) if node is not None else (1, 1)
 
     def refuse_at(self, index: int, what: str) -> None:
         """Note a problem of the text itself, at its character `index`."""
@@ -114,8 +118,11 @@ class Document:
                 yield Entry(key.value, key, value)
 
 
-def parse(text: str, file: str) -> Document:
-    """The tree of one file. Problems if there is no tree; otherwise what is wrong stands in the document."""
+def parse(text: str, file: str, tags: Container[str] = ()) -> Document:
+    """The tree of one file. Problems if there is no tree; otherwise what is wrong stands in the document.
+
+    `tags` are those that somebody will look for; every other one is refused.
+    """
     document = Document(text, file)
     if forbidden := FORBIDDEN.search(text):
         what = f"the character U+{ord(forbidden.group()):04X} cannot stand in YAML"
@@ -125,7 +132,7 @@ def parse(text: str, file: str) -> Document:
         document.refuse_at(0, f"longer than {MOST_CHARACTERS} characters")
         document.settle()
     try:
-        _survey(document)
+        _survey(document, tags)
         root = yaml.compose(text, LOADER)
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         # The last two: an escape that is no character, in the parser written in Python.
@@ -140,14 +147,14 @@ def parse(text: str, file: str) -> Document:
     return document
 
 
-def _survey(document: Document) -> None:
+def _survey(document: Document, tags: Container[str]) -> None:
     """Refuse what a tree of nodes would no longer show, or could not be built from without harm."""
     level = documents = 0
     for event in yaml.parse(document.text, LOADER):
         documents += isinstance(event, yaml.DocumentStartEvent)
         level += isinstance(event, yaml.CollectionStartEvent)
         level -= isinstance(event, yaml.CollectionEndEvent)
-        for what in _unwanted(event):
+        for what in _unwanted(event, tags):
             document.refuse(event, "", what)
         if level > MOST_LEVELS:
             document.refuse(event, "", f"nested deeper than {MOST_LEVELS} levels")
@@ -158,10 +165,10 @@ def _survey(document: Document) -> None:
     document.settle()
 
 
-def _unwanted(event: yaml.Event) -> Iterator[str]:
+def _unwanted(event: yaml.Event, tags: Container[str]) -> Iterator[str]:
     if getattr(event, "anchor", None) is not None:
         yield "anchors and aliases are not read; write it out, or quote text with & or *"
-    if getattr(event, "tag", None) is not None:
+    if (tag := getattr(event, "tag", None)) is not None and tag not in tags:
         yield "tags are not read; quote text that begins with !"
 
 

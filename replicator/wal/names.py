@@ -33,6 +33,17 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def matches(pattern: str, name: str) -> bool:
+    """Whether a name of the rules, which may end in `%`, means this one."""
+    return name.startswith(pattern[:-1]) if pattern.endswith("%") else name == pattern
+
+
+def like(pattern: str) -> str:
+    """The same as a pattern of SQL's LIKE."""
+    stem, wild = (pattern[:-1], "%") if pattern.endswith("%") else (pattern, "")
+    return re.sub(r"([\\%_])", r"\\\1", stem) + wild
+
+
 def qualify(namespace: str, name: str) -> str:
     """`clinic.vital_signs`: in SQL whatever the search path, and for people, in one form everywhere."""
     return f"{quote(namespace)}.{quote(name)}"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from replicator import queries
 from replicator.database import Connection, rows
 from replicator.errors import SourceUnready
-from replicator.wal.names import qualify, quote
+from replicator.wal.names import like, qualify, quote
 from replicator.wal.snapshot import Table, read_tables
 from replicator.wal.source import Slot
 
@@ -84,12 +84,17 @@ async def find_missing(
     for namespace, name in wanted:
         if (namespace, name) in published:
             continue
-        label = qualify(namespace, name)
-        if (await rows(source, _copy.table_exists, namespace=namespace, name=name))[0][0]:
+        is_exact = not (namespace.endswith("%") or name.endswith("%"))
+        there = await rows(
+            source, _copy.tables_like, namespace=like(namespace), name=like(name), is_exact=is_exact
+        )
+        unpublished = [qualify(*table) for table in there if tuple(table) not in published]
+        if unpublished:
             await require_publication(source, publication, wanted)
             raise SourceUnready(
-                f"table {label} is in the rules, but not in publication {publication}",
-                f"ALTER PUBLICATION {quote(publication)} ADD TABLE {label};",
+                f"table {unpublished[0]} is in the rules, but not in publication {publication}",
+                f"ALTER PUBLICATION {quote(publication)} ADD TABLE {', '.join(unpublished)};",
             )
-        missing.append(label)
+        if not there:
+            missing.append(qualify(namespace, name))
     return missing

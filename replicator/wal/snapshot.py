@@ -18,7 +18,7 @@ from replicator import queries
 from replicator.database import Connection, rows
 from replicator.errors import SourceUnready
 from replicator.wal.messages import Column, Relation, Row
-from replicator.wal.names import qualify, quote
+from replicator.wal.names import like, qualify, quote
 from replicator.wal.window import Chunk, Key, Visibility
 
 _q = queries.load("copy")
@@ -67,8 +67,8 @@ async def read_tables(source: Connection, publication: str, wanted: Sequence[tup
         source,
         _q.tables,
         publication=publication,
-        namespaces=[namespace for namespace, _ in wanted],
-        names=[name for _, name in wanted],
+        namespaces=[like(namespace) for namespace, _ in wanted],
+        names=[like(name) for _, name in wanted],
     )
     return [_table(*row) for row in found]
 

@@ -34,6 +34,7 @@ from replicator.wal.messages import (
     Type,
     Update,
 )
+from replicator.wal.names import matches
 
 
 class Kind(Enum):
@@ -190,7 +191,7 @@ class Assembler:
         """Know a relation from here on. One that was another before ends the piece: its order is kept."""
         before, self._relations[relation.oid] = self._relations.get(relation.oid), relation
         is_own = relation.namespace == self._own_schema
-        is_read = not is_own if self._wanted is None else (relation.namespace, relation.name) in self._wanted
+        is_read = not is_own if self._wanted is None else self._is_wanted(relation)
         self._passed_over.discard(relation.oid)
         if not is_read:
             self._passed_over.add(relation.oid)
@@ -201,6 +202,10 @@ class Assembler:
         # Of a table that is not read, too: it may be one that was, under another name.
         self._open.relations.append(relation)
         self._is_empty = False
+
+    def _is_wanted(self, relation: Relation) -> bool:
+        place = relation.namespace, relation.name
+        return any(matches(n, place[0]) and matches(t, place[1]) for n, t in self._wanted or ())
 
     def _truncate(self, message: Truncate) -> None:
         current = self._open

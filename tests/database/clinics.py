@@ -13,8 +13,8 @@ from replicator import queries
 from replicator.config import Config, load
 from replicator.observe.check import check
 from replicator.observe.report import Report
-from replicator.rules.model import DataQuery, Rule, Rules
-from replicator.rules.parse import load_rules
+from replicator.rules.model import Rules
+from replicator.rules.parse import load_rules, parse_rules
 from replicator.wal.finding import Finding
 
 if TYPE_CHECKING:
@@ -30,11 +30,14 @@ def build_tables(database: Database) -> None:
 
 def rules_for(*tables: str, column: str | None = None) -> Rules:
     """Rules that read these tables; `schema.table` where it is not in public."""
-    data = []
-    for table in tables:
-        namespace, dot, name = table.rpartition(".")
-        data.append(DataQuery(namespace if dot else None, name, name, column))
-    return Rules((Rule("all", None, tuple(data)),))
+    parameters = "" if column is None else "    parameters: SELECT request.user_id() AS it\n"
+    where = "" if column is None else f' WHERE "{column}" = bucket.it'
+    data = [f"      - SELECT * FROM {_quoted(table)}{where}\n" for table in tables]
+    return parse_rules(f"bucket_definitions:\n  all:\n{parameters}    data:\n{''.join(data)}", "rules_for")
+
+
+def _quoted(table: str) -> str:
+    return ".".join(f'"{part}"' for part in table.rsplit(".", 1))
 
 
 def configure(dsn: str, *, storage_dsn: str | None = None, **source: str) -> Config:

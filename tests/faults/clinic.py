@@ -13,6 +13,7 @@ from psycopg import sql
 
 from replicator import queries
 from replicator.database import migrate
+from replicator.rules.expression import Column
 from replicator.rules.parse import load_rules
 from tests.fixtures.children import CLI, At, Child, StartChild
 from tests.fixtures.postgres import Connection, Database
@@ -182,14 +183,17 @@ class Clinic:
         assert self.database.execute(_REPEATED) == []
 
     def _expected(self, source: Connection) -> Iterator[Held]:
-        for rule in load_rules(self._rules).rules:
-            for query in rule.data:
-                for row in _rows(source, sql.Identifier(query.namespace or "public", query.table)):
-                    owner = None if query.column is None else row[query.column]
-                    if query.column is None or owner is not None:
+        for variant in load_rules(self._rules).variants():
+            for query in variant.data:
+                (term,) = query.terms
+                column = term.values[0] if term.values else None
+                assert column is None or isinstance(column, Column), "the story needs plain rules"
+                for row in _rows(source, sql.Identifier(query.table.namespace or "public", query.table.name)):
+                    owner = None if column is None else row[column.name]
+                    if column is None or owner is not None:
                         key = "" if owner is None else json.dumps(owner[1], ensure_ascii=False)
-                        found = row["id"]
-                        yield _told(f"{rule.name}[{key}]", query.output, str(found and found[1]), row)
+                        output, found = query.output or query.table.name, row["id"]
+                        yield _told(f"{variant.name}[{key}]", output, str(found and found[1]), row)
 
 
 def _rows(source: Connection, table: sql.Identifier) -> Iterator[dict[str, Shown | None]]:

@@ -6,8 +6,7 @@ of them down in the transaction that stored it, so none is missed and none is ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
+from collections import deque
 from typing import NamedTuple
 
 from tests.fixtures.postgres import Connection
@@ -19,14 +18,15 @@ _WATCH = """
 CREATE SCHEMA oracle;
 CREATE TABLE oracle.checkpoints (
     n bigint GENERATED ALWAYS AS IDENTITY, xid text NOT NULL, op_id bigint NOT NULL, lsn pg_lsn NOT NULL,
-    shown_op_id bigint, shown_lsn pg_lsn, lsn_before pg_lsn NOT NULL, confirmed_lsn pg_lsn);
+    shown_op_id bigint, shown_lsn pg_lsn, lsn_before pg_lsn NOT NULL, confirmed_lsn pg_lsn,
+    clock float8 NOT NULL);
 CREATE FUNCTION oracle.write_down() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO oracle.checkpoints (xid, op_id, lsn, shown_op_id, shown_lsn, lsn_before, confirmed_lsn)
+    INSERT INTO oracle.checkpoints (xid, op_id, lsn, shown_op_id, shown_lsn, lsn_before, confirmed_lsn, clock)
     SELECT pg_current_xact_id()::xid::text, new.op_id, new.lsn, new.shown_op_id, new.shown_lsn, old.lsn,
            -- Where an operator has said that all is copied again, the slot may have gone its own way.
            (SELECT confirmed_flush_lsn FROM pg_replication_slots
-            WHERE slot_name = new.slot AND coalesce(old.given_up, new.given_up) IS NULL);
+            WHERE slot_name = new.slot AND coalesce(old.given_up, new.given_up) IS NULL), new.clock;
     RETURN new;
 END $$;
 CREATE TRIGGER write_down AFTER UPDATE ON replicator.checkpoints
@@ -34,7 +34,7 @@ CREATE TRIGGER write_down AFTER UPDATE ON replicator.checkpoints
 """
 _CHECKPOINTS = """
 SELECT n, xid, op_id, (lsn - '0/0')::bigint, shown_op_id, (shown_lsn - '0/0')::bigint,
-       (lsn_before - '0/0')::bigint, (confirmed_lsn - '0/0')::bigint
+       (lsn_before - '0/0')::bigint, (confirmed_lsn - '0/0')::bigint, clock
 FROM oracle.checkpoints WHERE n > %s ORDER BY n
 """
 _OPS = """
@@ -55,6 +55,8 @@ class Checkpoint(NamedTuple):
     #: What was stored until then, and what the slot had confirmed by then.
     lsn_before: int
     confirmed_lsn: int | None
+    #: The time at which rows are where they are, in seconds since 1970.
+    clock: float
 
 
 class Op(NamedTuple):
@@ -76,6 +78,9 @@ def watch(storage: Connection) -> None:
 
 class Reader:
     """A reader of all buckets, which goes from checkpoint to checkpoint and forgets nothing."""
+
+    #: Whether op ids may be those of something else: entries of lookups take some.
+    has_gaps = False
 
     def __init__(self, world: World, history: History) -> None:
         self._world, self._history = world, history
@@ -107,14 +112,28 @@ class Reader:
         )
         ids = [op.op_id for op in ops]
         assert len(set(ids)) == len(ids), "an op_id was given twice"
-        later: Iterator[Op] = iter(ops)
+        later = deque(ops)
         for checkpoint in checkpoints:
             self._check_order(checkpoint)
-            arrived = _upto(later, checkpoint, self._last)
-            self._pending += arrived
+            self._pending += self._upto(later, checkpoint)
             self._show(checkpoint)
             self._last = checkpoint
-        assert not list(later), "there are ops beyond the stored checkpoint"
+        assert not later, "there are ops beyond the stored checkpoint"
+
+    def _upto(self, ops: deque[Op], checkpoint: Checkpoint) -> list[Op]:
+        """The ops that this checkpoint brought: its own transaction wrote them, and no other (promise 2)."""
+        found: list[Op] = []
+        while ops and ops[0].op_id <= checkpoint.op_id:
+            found.append(ops.popleft())
+        first = self._last.op_id + 1 if self._last else 1
+        ids = [op.op_id for op in found]
+        assert not ids or ids[0] >= first, "an op appeared below a checkpoint"
+        assert self.has_gaps or ids == list(range(first, checkpoint.op_id + 1)), "op ids have a gap"
+        for op in found:
+            assert op.xid == checkpoint.xid, f"op {op.op_id} appeared at another time than its checkpoint"
+            assert 0 <= op.checksum < 1 << 32 and op.op in ("PUT", "REMOVE")
+            assert (op.op == "PUT") == bool(op.data)
+        return found
 
     def _check_order(self, now: Checkpoint) -> None:
         """Promise 1, and that nothing goes back."""
@@ -125,6 +144,7 @@ class Reader:
         was = self._last
         if was is not None:
             assert now.op_id >= was.op_id and now.lsn >= was.lsn, f"the checkpoint went back: {was}, {now}"
+            assert now.clock >= was.clock, f"the clock went back: {was}, {now}"
             assert (now.shown_op_id or 0) >= (was.shown_op_id or 0), f"what is shown went back: {was}, {now}"
             assert (now.shown_lsn or 0) >= (was.shown_lsn or 0), f"what is shown went back: {was}, {now}"
 
@@ -173,18 +193,6 @@ class Reader:
         if key not in self._expected:
             self._expected[key] = rows, self._world.contents(name, rows)
         return self._expected[key][1]
-
-
-def _upto(ops: Iterator[Op], checkpoint: Checkpoint, was: Checkpoint | None) -> list[Op]:
-    """The ops that this checkpoint brought: its own transaction wrote them, and no other (promise 2)."""
-    count = checkpoint.op_id - (was.op_id if was else 0)
-    found = list(islice(ops, count))
-    first = was.op_id + 1 if was else 1
-    assert [op.op_id for op in found] == list(range(first, checkpoint.op_id + 1)), "op ids have a gap"
-    for op in found:
-        assert op.xid == checkpoint.xid, f"op {op.op_id} appeared at another time than its checkpoint"
-        assert 0 <= op.checksum < 1 << 32 and op.op in ("PUT", "REMOVE") and (op.op == "PUT") == bool(op.data)
-    return found
 
 
 def _single(rows: dict[tuple[str, str], dict[str, dict[str, Shown | None]]]) -> Contents:

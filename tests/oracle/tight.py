@@ -28,6 +28,10 @@ TIGHT: Mapping[str, float] = {
     "replicator.wal.window.TOUCHED_MAX": 60,
     "replicator.wal.stream._DRAIN_BYTES": 2_000,
     "replicator.wal.progress.QUIET_BYTES": 20_000,
+    "replicator.buckets.lookups.WIDE": 3,
+    "replicator.buckets.lookups.PAGE": 2,
+    "replicator.buckets.entries._HELD": 5,
+    "replicator.buckets.ticking._LOOK_S": 0.05,
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import string
 from collections.abc import Callable
 from enum import Enum
@@ -138,11 +139,33 @@ def shown(kind: Kind, text: str | None) -> Shown | None:
         case Kind.BOOLEAN:
             return ("integer", {"true": 1, "false": 0}[text])
         case Kind.REAL:
-            return ("text", text) if text in ("NaN", "Infinity", "-Infinity") else ("real", float(text))
-        case Kind.TIME if text.endswith("+00"):
-            return ("text", text[:-3] + "Z")
+            # JSON has no words for what is no number.
+            return None if text in ("NaN", "Infinity", "-Infinity") else ("real", float(text))
+        case Kind.TIME:
+            return ("text", _TIMES[text]) if text in _TIMES else _utc(text)
+        case Kind.LIST:
+            return ("text", _array(text))
         case _:
             return ("text", text)
+
+
+#: What no clock shows.
+_TIMES = {"infinity": "9999-12-31 23:59:59Z", "-infinity": "0000-01-01 00:00:00Z"}
+_ITEM = re.compile(r'"((?:[^"\\]|\\.)*)"|([^",{}]+)', re.DOTALL)
+
+
+def _utc(text: str) -> Shown | None:
+    """A time before our era is none that a client could read."""
+    return ("text", text[:-3] + "Z") if text.endswith("+00") else None
+
+
+def _array(text: str) -> str:
+    """A list of texts as JSON, its items as they were written."""
+    items = [
+        None if bare == "NULL" else bare or re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL)
+        for quoted, bare in _ITEM.findall(text)
+    ]
+    return json.dumps(items, ensure_ascii=False, separators=(",", ":"))
 
 
 def read(data: str) -> dict[str, Shown | None]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.buckets.rows import _complete, _packed, _place, _places, _unpacked, keeps_state
+from replicator.buckets.rows import _complete, _place, _places, keeps_state, pack_row, unpack_row
 from replicator.wal.messages import UNCHANGED, Column, Identity, Relation, Row
 from replicator.wal.transactions import Change, Kind
 
@@ -25,7 +25,7 @@ States = dict[tuple[int, str], bytes]
 
 
 def kept(*rows: Row, of: Relation = LETTERS) -> States:
-    return {_place(of, row): _packed(row, of) for row in rows}
+    return {_place(of, row): pack_row(row, of) for row in rows}
 
 
 def change(kind: Kind, old: Row | None, new: Row | None, of: Relation = LETTERS) -> Change:
@@ -140,12 +140,12 @@ def test_a_row_that_the_copy_brought_to_the_new_key_already_makes_way() -> None:
 @given(st.lists(st.none() | st.text(st.characters(exclude_categories=["Cs"])), max_size=8))
 def test_whatever_is_kept_is_read_back(values: list[str | None]) -> None:
     of = relation(*(f"c{number}" for number in range(len(values))))
-    assert _unpacked(_packed(tuple(values), of), of) == tuple(values)
+    assert unpack_row(pack_row(tuple(values), of), of) == tuple(values)
 
 
 def test_columns_that_were_added_since_are_null() -> None:
-    before = _packed(("1", "first", "wide"), LETTERS)
-    assert _unpacked(before, relation("id", "note", "scan", "more")) == ("1", "first", "wide", None)
+    before = pack_row(("1", "first", "wide"), LETTERS)
+    assert unpack_row(before, relation("id", "note", "scan", "more")) == ("1", "first", "wide", None)
 
 
 @pytest.mark.parametrize(
@@ -153,11 +153,11 @@ def test_columns_that_were_added_since_are_null() -> None:
     [("id", "note"), ("id", "scan", "note"), ("id", "note", "picture"), ("id", "more", "note", "scan")],
 )
 def test_a_row_of_other_columns_is_not_known(names: tuple[str, ...]) -> None:
-    assert _unpacked(_packed(("1", "first", "wide"), LETTERS), relation(*names)) is None
+    assert unpack_row(pack_row(("1", "first", "wide"), LETTERS), relation(*names)) is None
 
 
 def test_nothing_is_nothing() -> None:
-    assert _unpacked(None, LETTERS) is None
+    assert unpack_row(None, LETTERS) is None
 
 
 def test_a_row_is_found_by_its_key_alone() -> None:

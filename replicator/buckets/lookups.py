@@ -1,0 +1,239 @@
+"""Changes that take what other rows say × stored lookups → Puts and Removes, in the storage transaction.
+
+Which parts of the lookups some changes can touch follows from the changes, so they are read in two steps
+for all of them together, however many there are: first what stands under the keys of the changed rows, then
+what else the rows found there look up. An outer key with very many rows behind it is not read whole: what
+changes under it is told to its rows page by page.
+
+Time works the same way. A row whose place depends on it is entered under the moment at which it next changes;
+a batch has one time, later than that of the batch before, and begins with the rows whose moment has come.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from psycopg.rows import TupleRow
+
+from replicator import queries
+from replicator.buckets.rows import pack_row, unpack_row
+from replicator.database import Connection, rows
+from replicator.rules.compile import Compiled, Need
+from replicator.rules.lookups import (
+    DUE,
+    OUTER,
+    Moved,
+    Outer,
+    Step,
+    View,
+    apply,
+    due_at,
+    due_key,
+    shift,
+    withdraw,
+)
+from replicator.rules.route import Intent, Leave, Router, Truncated
+from replicator.wal.messages import Row
+from replicator.wal.transactions import Change, Kind
+
+if TYPE_CHECKING:
+    from replicator.buckets.write import Batch
+
+_q = queries.load("lookups")
+
+#: A key with more outer rows than this is told page by page.
+WIDE = 2000
+PAGE = 500
+
+
+class Lookups:
+    """The lookups of one set of rules, as they are stored."""
+
+    def __init__(self, connection: Connection, router: Router) -> None:
+        self._connection, self._router = connection, router
+        self._joined = sorted(
+            {j.lookup for v in router.rules.variants() for q in v.data for t in q.terms for j in t.joins}
+        )
+        self._next_due: str | None = None
+        #: The last of the rows that time has moved on, while it does so.
+        self._moved_on = "", ""
+        #: Whether these rules enter anything at all.
+        self._is_used = bool(router.rules.lookups) or any(
+            term.joins or term.windows for v in router.rules.variants() for q in v.data for term in q.terms
+        )
+
+    async def open(self) -> None:
+        """Know when the next row's moment comes."""
+        self._next_due = (await rows(self._connection, _q.next_due))[0][0]
+
+    @property
+    def next_due(self) -> float | None:
+        """When the next row's place changes by itself, in seconds since 1970."""
+        return None if self._next_due is None else due_at(self._next_due)
+
+    # -- changes -----------------------------------------------------------------------------------
+
+    async def route(self, changes: Sequence[Change], batch: Batch) -> list[Intent]:
+        """What buckets and lookups should come to hold because of these changes, in their order."""
+        if not self._router.is_joined(changes):
+            return self._router.route(changes, batch.now)
+        steps: list[Step] = []
+        for change in changes:
+            table = self._router.compiled(change.relation)
+            if table is not None and change.kind is Kind.TRUNCATE:
+                await batch.add(await self._apply(steps, batch, batch.now))
+                steps = []
+                await batch.add([Truncated(table.prefix)])
+            elif table is not None:
+                steps.append(_step(table, change.old, change.new, batch.now, batch.now))
+        return await self._apply(steps, batch, batch.now)
+
+    async def advance(self, batch: Batch, then: float) -> None:
+        """Move the rows whose moment came between the time of the batch before and that of this one."""
+        upto = due_key(batch.now)
+        self._moved_on = "", ""
+        while self._next_due is not None and self._next_due <= upto:
+            await batch.rest()
+            found = await rows(self._connection, _q.read_due, upto=upto, limit=PAGE)
+            steps = []
+            for _, value, subkey in found:
+                outer = self._outer(value, subkey)
+                if outer is not None:
+                    steps.append(_step(outer.table, outer.row, outer.row, then, batch.now))
+            await batch.add(await self._apply(steps, batch, then))
+            # Whatever became of the rows: these moments are over.
+            await batch.add([Leave(DUE, key, value, subkey) for key, value, subkey in found])
+            await batch.rest()
+            await self.open()
+
+    async def withdraw(self, batch: Batch, prefix: str, begun: int) -> None:
+        """What one table's rows had been a reason for, at or before an op, they are no longer."""
+        if not self._is_used:
+            return
+        which = {"prefix": prefix, "begun": begun}
+        # First the rows themselves: they are gone, or have been put anew, and nothing moves them any more.
+        await self._connection.execute(_q.sweep_rows, which)
+        lookup = key = after = ""
+        while self._joined:
+            places = {"lookups": self._joined, "lookup": lookup, "key": key, "after": after, "limit": PAGE}
+            found = await rows(self._connection, _q.read_stale, **which, **places)
+            if not found:
+                break
+            lookup, key, _, after = found[-1]
+            needs = {(lookup, key) for lookup, key, _, _ in found}
+            view = await self._view(needs, needs)
+            intents: list[Intent] = []
+            moved = withdraw([tuple(entry) for entry in found], batch.now, view, intents.append)
+            await batch.add(intents)
+            await self._spread(moved, view, batch, batch.now)
+            await batch.rest()
+        await self._connection.execute(_q.sweep_entries, {"op_id": batch.next_op_id(), **which})
+
+    async def _apply(self, steps: list[Step], batch: Batch, then: float) -> list[Intent]:
+        """Apply steps one after another; what has been added to the batch meanwhile is not answered."""
+        if not steps:
+            return []
+        await batch.rest()
+        view = await self._view(*_needs_of(steps, self._joined))
+        view.moved_on = self._moved_on
+        made: list[Intent] = []
+        for step in steps:
+            moved = apply(step, view, made.append)
+            self._note_due(step)
+            if moved:
+                await batch.add(made)
+                made = []
+                await self._spread(moved, view, batch, then)
+        self._moved_on = view.moved_on
+        return made
+
+    async def _spread(self, moved: Sequence[Moved], view: View, batch: Batch, then: float) -> None:
+        """Tell rows that no view holds what has changed under their key."""
+        for at, one in enumerate(moved):
+            lookup, key = one.need
+            after = ""
+            while True:
+                await batch.rest()
+                page = await rows(
+                    self._connection, _q.read_page, lookup=OUTER + lookup, key=key, after=after, limit=PAGE
+                )
+                if not page:
+                    break
+                after = page[-1][1]
+                outers = [outer for value, subkey in page if (outer := self._outer(value, subkey))]
+                await self._read(view, {n for o in outers for n in o.table.needs(o.row)})
+                intents: list[Intent] = []
+                for outer in outers:
+                    shift(outer, at, moved, then, batch.now, view, intents.append)
+                await batch.add(intents)
+
+    def _note_due(self, step: Step) -> None:
+        if step.new is not None and (at := step.table.due(step.new, step.now)) is not None:
+            key = due_key(at)
+            self._next_due = key if self._next_due is None else min(self._next_due, key)
+
+    # -- what is stored ----------------------------------------------------------------------------
+
+    async def _view(self, needs: set[Need], changing: set[Need]) -> View:
+        """What stands under these keys, and of those that change, the rows that look them up."""
+        view = View()
+        await self._read(view, needs | changing)
+        await self._read_outer(view, changing)
+        further = {n for outers in view.outer.values() for o in outers.values() for n in o.table.needs(o.row)}
+        await self._read(view, further)
+        return view
+
+    async def _read(self, view: View, needs: Iterable[Need]) -> None:
+        asked = [need for need in needs if need not in view.reasons]
+        for need in asked:
+            view.reasons[need] = {}
+        for lookup, key, value, subkey in await self._entries(_q.read_entries, asked):
+            view.reasons[lookup, key].setdefault(value, set()).add(subkey)
+
+    async def _read_outer(self, view: View, needs: Iterable[Need]) -> None:
+        asked = [(OUTER + lookup, key) for lookup, key in needs]
+        for need in asked:
+            view.outer[need] = {}
+        found = await self._entries(_q.read_rows, asked, limit=WIDE + 1)
+        counted = Counter((lookup, key) for lookup, key, _, _ in found)
+        view.wide = {need for need, count in counted.items() if count > WIDE}
+        for lookup, key, value, subkey in found:
+            if (lookup, key) not in view.wide and (outer := self._outer(value, subkey)):
+                view.outer[lookup, key][subkey] = outer
+
+    async def _entries(self, query: bytes, asked: Sequence[Need], **bounds: int) -> list[TupleRow]:
+        if not asked:
+            return []
+        values = {"lookups": [lookup for lookup, _ in asked], "keys": [key for _, key in asked]}
+        return await rows(self._connection, query, **values, **bounds)
+
+    def _outer(self, packed: str, subkey: str) -> Outer | None:
+        """A row as it was entered; None if its table has changed since, for then it is copied again."""
+        table = self._router.known(int(subkey.partition("/")[0]))
+        row = None if table is None else unpack_row(packed.encode(), table.relation)
+        return None if table is None or row is None else Outer(table, row)
+
+
+def _step(table: Compiled, old: Row | None, new: Row | None, then: float, now: float) -> Step:
+    def packed(row: Row | None) -> str:
+        return "" if row is None else pack_row(row, table.relation).decode()
+
+    is_kept = table.is_kept
+    return Step(table, old, new, then, now, packed(old) if is_kept else "", packed(new) if is_kept else "")
+
+
+def _needs_of(steps: Iterable[Step], joined: Iterable[str]) -> tuple[set[Need], set[Need]]:
+    """The keys under which these changes look something up, and those that they change."""
+    brings = frozenset(joined)
+    needs: set[Need] = set()
+    changing: set[Need] = set()
+    for table, old, new, then, now, _, _ in steps:
+        for row, at in ((old, then), (new, now)):
+            if row is not None:
+                needs.update(table.needs(row))
+                changing.update(
+                    (lookup, key) for lookup, key, _ in table.entries(row, at) if lookup in brings
+                )
+    return needs, changing

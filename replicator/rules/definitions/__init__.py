@@ -1,0 +1,1 @@
+"""`bucket_definitions` → Definitions: parameter queries, data queries, and what to warn of."""

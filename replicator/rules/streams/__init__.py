@@ -1,0 +1,1 @@
+"""`streams` → Definitions: joins and subqueries taken apart into variants of buckets."""
