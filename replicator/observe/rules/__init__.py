@@ -1,0 +1,1 @@
+"""Rules → what a person asks about them: are they right, what do they come to, who gets what."""

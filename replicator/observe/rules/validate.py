@@ -1,0 +1,110 @@
+"""A rules file, and perhaps the source it is for → everything that is wrong with it, or may not be meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from replicator.config import Config
+from replicator.database import connected
+from replicator.observe.rules.tables import Seen, see
+from replicator.observe.rules.text import counted
+from replicator.observe.survey import be_harmless
+from replicator.rules.model import Rules, Warned
+from replicator.rules.parse import load_rules
+from replicator.text.nodes import Problem, Problems
+from replicator.wal.names import quote
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """What became of one file."""
+
+    file: str
+    rules: Rules | None
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[Warned, ...] = ()
+    #: What the source has of the tables; None if nobody looked.
+    seen: Seen | None = None
+    publication: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        return 2 if self.problems else 0
+
+
+async def validate(path: Path, config: Config | None) -> Validated:
+    """Read the rules; with a configuration, again with what its source says of the tables they name."""
+    try:
+        rules = load_rules(path)
+        if config is None:
+            return Validated(str(path), rules, (), rules.warnings)
+        name = config.source.publication
+        async with connected(config.source_dsn, "rules validate") as source, source.transaction():
+            await be_harmless(source)
+            seen = await see(source, rules, name)
+        rules = load_rules(path, seen.known)
+    except Problems as refused:
+        return Validated(str(path), None, refused.problems)
+    return Validated(str(path), rules, (), rules.warnings, seen, name)
+
+
+def text_of(validated: Validated) -> str:
+    """A line for everything there is to say, and one for the whole."""
+    lines = [str(problem) for problem in validated.problems]
+    for warned in validated.warnings:
+        place = f"{warned.file}:{warned.line}:{warned.column}"
+        lines.append(f"{place}: warning: {warned.key}: {warned.what}")
+    return "\n".join([*lines, *_of_source(validated), f"{validated.file}: {_summary(validated)}"])
+
+
+def facts_of(validated: Validated) -> dict[str, object]:
+    """For programs."""
+    seen = validated.seen
+    looked = seen and {
+        "publication": validated.publication,
+        "missing": seen.missing,
+        "unpublished": seen.unpublished,
+        "not_tables": [name for name, _ in seen.others],
+    }
+    return {
+        "file": validated.file,
+        "ok": not validated.problems,
+        "problems": [asdict(problem) for problem in validated.problems],
+        "warnings": [asdict(warned) for warned in validated.warnings],
+        "source": looked,
+        **(_counts(validated.rules) if validated.rules else {}),
+    }
+
+
+def _of_source(validated: Validated) -> Iterator[str]:
+    if validated.seen is None:
+        return
+    for name in validated.seen.missing:
+        said = f"no table {name}"
+        # Most have been told where they are named.
+        if not any(said in warned.what for warned in validated.warnings):
+            yield f"source: {said}"
+    for name, kind in validated.seen.others:
+        yield f"source: {name} is {kind}: only the changes of tables are in the log"
+    name = quote(validated.publication)
+    for table in validated.seen.unpublished:
+        yield f"source: {table} is not in publication {name}; see: replicator publication plan"
+
+
+def _counts(rules: Rules) -> dict[str, int]:
+    return {
+        "definitions": len(rules.definitions),
+        "tables": len(rules.tables()),
+        "lookups": len(rules.lookups),
+    }
+
+
+def _summary(validated: Validated) -> str:
+    if validated.rules is None:
+        return counted(len(validated.problems), "problem")
+    counts = [counted(count, what.removesuffix("s")) for what, count in _counts(validated.rules).items()]
+    if validated.warnings:
+        counts.append(counted(len(validated.warnings), "warning"))
+    return ", ".join(counts)
