@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Awaitable, Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import NamedTuple
 
 from replicator import __version__
@@ -36,6 +37,7 @@ from replicator.dsn import describe_dsn
 from replicator.errors import ReplicatorError, SlotBlocked, SlotLost, StandingBy, Unavailable
 from replicator.marks import mark
 from replicator.replicate import Limits, replicate
+from replicator.rules.digest import digest_of
 from replicator.rules.met import Met
 from replicator.rules.model import Rules
 from replicator.rules.route import Router
@@ -141,7 +143,10 @@ async def _open(stack: AsyncExitStack, config: Config, rules: Rules) -> Ready:
     clinic = await opened(connected(printing(config.source_dsn), "copy"))
     await require_ready(clinic, source.publication, rules.tables())
     writer = await open_or_begin(store, clinic, config)
-    copies = Copies(Wanted(config.source_dsn, source.slot, source.publication, rules.tables()))
+    wanted = Wanted(
+        config.source_dsn, source.slot, source.publication, rules.tables(), partial(digest_of, rules)
+    )
+    copies = Copies(wanted)
     router = Router(rules)
     copier = Copier(copies, clinic, notes, Met(router, clinic))
     await copier.prepare()

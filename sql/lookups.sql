@@ -61,6 +61,9 @@ WHERE lookup = '@due'
   AND NOT EXISTS (SELECT FROM tables AS t WHERE t.state = 'copying' AND t.may_be_stale
                   AND t.oid = split_part(l.subkey, '/', 1)::bigint AND l.op_id <= t.begun_op_id)
 
+-- name: stands_any
+SELECT EXISTS (SELECT FROM lookups)
+
 -- name: read_stale
 -- Entries of these lookups because of one table's rows, made at or before an op, from one place on.
 SELECT lookup, key, value, subkey FROM lookups

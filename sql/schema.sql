@@ -45,6 +45,8 @@ CREATE TABLE tables (
     columns        text        NOT NULL,
     -- What else the catalogue said of it, to notice what the log does not tell.
     form           text        NOT NULL DEFAULT '',
+    -- What its rows in the buckets were made by: a digest of the rules about it; none from before there was one.
+    rules          text,
     state          text        NOT NULL CHECK (state IN ('wanted', 'copying', 'copied')),
     -- What was put before this op and not since is no longer in the table when the copy ends.
     begun_op_id    bigint,

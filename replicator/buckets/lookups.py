@@ -59,14 +59,15 @@ class Lookups:
         self._next_due: str | None = None
         #: The last of the rows that time has moved on, while it does so.
         self._moved_on = "", ""
-        #: Whether these rules enter anything at all.
+        #: Whether anything is entered at all, by these rules or, from before, by others.
         self._is_used = bool(router.rules.lookups) or any(
             term.joins or term.windows for v in router.rules.variants() for q in v.data for term in q.terms
         )
 
     async def open(self) -> None:
-        """Know when the next row's moment comes."""
+        """Know when the next row's moment comes, and what other rules may have left behind."""
         self._next_due = (await rows(self._connection, _q.next_due))[0][0]
+        self._is_used = self._is_used or (await rows(self._connection, _q.stands_any))[0][0]
 
     @property
     def next_due(self) -> float | None:

@@ -25,6 +25,8 @@ class TableState:
     membership: str
     columns: str
     form: str
+    #: What the rules made of it when it was last wanted, or nothing from before that was kept.
+    rules: str | None
     state: str
     copied_to: Key | None
     rows_copied: int
@@ -79,7 +81,7 @@ async def load(storage: Connection, slot: str) -> dict[int, TableState]:
     return {state.oid: state for state in states}
 
 
-async def want(storage: Connection, slot: str, table: Table) -> None:
+async def want(storage: Connection, slot: str, table: Table, rules: str) -> None:
     """A table to be copied from its first row."""
     relation = table.relation
     values = {
@@ -90,6 +92,7 @@ async def want(storage: Connection, slot: str, table: Table) -> None:
         "membership": table.membership,
         "columns": fingerprint(relation),
         "form": json.dumps(table.form),
+        "rules": rules,
         "rows": table.rows_estimated,
     }
     await storage.execute(_q.want, values)

@@ -91,6 +91,7 @@ class Copier:
         if first and missing:
             mark("table missing", level=logging.WARNING, tables=", ".join(missing))
         asked = await load(self._storage, wanted.slot)
+        by_other_rules: list[str] = []
         for oid, table in found.items():
             known, stored = tables.get(oid), asked.get(oid)
             require_whole(table, wanted.publication)
@@ -100,6 +101,9 @@ class Copier:
                 raise _reentered(known, table, wanted.publication)
             elif (known.namespace, known.name) != (table.relation.namespace, table.relation.name):
                 await self._write("changed", oid)
+            elif known.rules != self._digest(table):
+                by_other_rules.append(table.label)
+                await self._want(table)
             elif is_rewritten(known.form, table.form):
                 mark("rewritten", level=logging.WARNING, table=table.label)
                 await self._want(table)
@@ -110,10 +114,12 @@ class Copier:
                 known.form = form
         for oid in [oid for oid in tables if oid not in found]:
             await self._write("gone", oid)
+        if by_other_rules:
+            mark("rules changed", level=logging.INFO, tables=", ".join(by_other_rules))
 
     async def _want(self, table: Table) -> None:
-        await want(self._storage, self._wanted.slot, table)
-        relation = table.relation
+        relation, rules = table.relation, self._digest(table)
+        await want(self._storage, self._wanted.slot, table, rules)
         self._copies.abandon(relation.oid)
         self._copies.tables[relation.oid] = TableState(
             relation.oid,
@@ -122,12 +128,16 @@ class Copier:
             table.membership,
             fingerprint(relation),
             json.dumps(table.form),
+            rules,
             "wanted",
             None,
             0,
             table.rows_estimated,
             False,
         )
+
+    def _digest(self, table: Table) -> str:
+        return self._wanted.digest(table.relation.namespace, table.relation.name)
 
     # -- one copy ----------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from replicator.buckets.tables import TableState
@@ -26,6 +26,8 @@ class Wanted:
     slot: str
     publication: str
     tables: Sequence[tuple[str, str]]
+    #: A digest of what the rules make of the table of this schema and name.
+    digest: Callable[[str, str], str]
 
 
 class Restarted(Exception):

@@ -164,11 +164,11 @@ class Weaver:
         namespace, name = relation.namespace, relation.name
         if not any(matches(n, namespace) and matches(t, name) for n, t in self._wanted.tables):
             return
-        columns = fingerprint(relation)
+        columns, rules = fingerprint(relation), self._wanted.digest(namespace, name)
         values = {"namespace": namespace, "name": name, "membership": "", "columns": columns}
-        await batch.note(_q.want, relation.oid, form="", rows=0, **values)
+        await batch.note(_q.want, relation.oid, form="", rules=rules, rows=0, **values)
         self._copies.tables[relation.oid] = TableState(
-            relation.oid, namespace, name, "", columns, "", "wanted", None, 0, 0, False
+            relation.oid, namespace, name, "", columns, "", rules, "wanted", None, 0, 0, False
         )
         self._copies.poke()
 
