@@ -32,7 +32,8 @@ CROSS JOIN LATERAL (
     SELECT ARRAY(SELECT a.attname::text
                  FROM pg_catalog.pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY k (attnum, place)
                  JOIN pg_catalog.pg_attribute a ON a.attnum = k.attnum AND a.attrelid = i.indrelid
-                 WHERE i.indrelid = c.oid AND k.place <= i.indnkeyatts
+                 -- Under one that is checked later, two rows may have one key for a moment.
+                 WHERE i.indrelid = c.oid AND k.place <= i.indnkeyatts AND i.indimmediate
                    AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END
                  ORDER BY k.place)) k (names)
 -- Its columns as the log has them: which may hold something in rows from before they were added, where they

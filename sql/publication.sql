@@ -42,7 +42,7 @@ JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE p.pubname = %(publication)s::text
   AND c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
   AND (c.relreplident = 'n' OR c.relreplident = 'd' AND NOT EXISTS (
-          SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary))
+          SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate))
   AND (p.puballtables
        OR EXISTS (SELECT FROM pg_catalog.pg_publication_rel AS pr WHERE pr.prpubid = p.oid AND pr.prrelid = c.oid)
        OR EXISTS (
@@ -80,7 +80,9 @@ SELECT c.oid, c.nspname, c.relname, c.relkind::text, c.relpersistence::text, c.r
        c.relrowsecurity AND NOT coalesce(
            r.rolsuper OR r.rolbypassrls
            OR pg_has_role(r.oid, c.relowner, 'USAGE') AND NOT c.relforcerowsecurity, false),
-       coalesce(has_table_privilege(r.oid, c.oid, 'SELECT'), false)
+       coalesce(has_table_privilege(r.oid, c.oid, 'SELECT'), false),
+       (SELECT late.conname FROM pg_catalog.pg_constraint AS late
+        WHERE late.conrelid = c.oid AND late.contype = 'p' AND late.condeferrable)
 FROM wanted AS c
 LEFT JOIN pg_catalog.pg_class AS toast ON toast.oid = c.reltoastrelid
 LEFT JOIN pg_catalog.pg_roles AS r ON r.rolname = %(role)s::text

@@ -78,6 +78,8 @@ class Table:
     may_select: bool
     memberships: tuple[Membership, ...] = ()
     leaves: tuple[Leaf, ...] = ()
+    #: The primary key's name, if it is DEFERRABLE: for a moment, two rows may have one key.
+    late_key: str | None = None
 
     @property
     def sql(self) -> str:
@@ -210,7 +212,9 @@ async def _tables(source: Connection, needs: Sequence[Need], role: str) -> dict[
 
 
 def _table(row: Sequence[Any], memberships: tuple[Membership, ...], leaves: tuple[Leaf, ...]) -> Table:
-    _, namespace, name, kind, persistence, identity, is_partition, columns, key, size, hides, select = row
+    _, namespace, name, kind, persistence, identity, is_partition, columns, key, size, hides, select, late = (
+        row
+    )
     head = (namespace, name, kind, persistence, identity, is_partition)
     sent = tuple(Column(*column) for column in columns)
-    return Table(*head, sent, tuple(key), size, hides, select, memberships, leaves)
+    return Table(*head, sent, tuple(key), size, hides, select, memberships, leaves, late)

@@ -101,8 +101,11 @@ def require_key(table: Table) -> None:
     """Refuse a table whose rows cannot be told apart."""
     if not table.key:
         raise SourceUnready(
-            f"table {table.label} has no primary key, so its rows can be neither copied nor told apart",
+            f"table {table.label} has no primary key, or one that is DEFERRABLE: "
+            f"its rows can be neither copied nor told apart",
             f"ALTER TABLE {table.label} ADD PRIMARY KEY (…);\n"
+            f"or, where it is DEFERRABLE:\n"
+            f"ALTER TABLE {table.label} DROP CONSTRAINT …, ADD PRIMARY KEY (…);\n"
             f"or, with a unique index on NOT NULL columns:\n"
             f"ALTER TABLE {table.label} REPLICA IDENTITY USING INDEX …;",
         )

@@ -120,6 +120,18 @@ def _unlogged(table: Table) -> Iterable[Finding]:
 
 
 def _key(table: Table) -> Iterable[Finding]:
+    if table.late_key is not None:
+        what = f"the primary key of {table.label} is DEFERRABLE"
+        columns, name = ", ".join(map(quote, table.key)), quote(table.late_key)
+        sql = (
+            f"ALTER TABLE {table.sql} DROP CONSTRAINT {name}, ADD CONSTRAINT {name} PRIMARY KEY ({columns});"
+        )
+        why = (
+            "Inside a transaction two rows may have one key, and cannot be told apart. The statement builds "
+            "an index while nobody can use the table; foreign keys to it have to be dropped and made again."
+        )
+        yield Finding("error", "table.key", table.label, what, why, sql)
+        return
     if table.key:
         return
     has_id = any(column.name == "id" for column in table.columns)
@@ -192,7 +204,7 @@ def becomes_full(table: Table, whole_rows: bool) -> bool:
 
 def _is_enough(table: Table) -> bool:
     """Whether what the log says of an old row tells which row it was."""
-    return table.identity == "i" or (table.identity == "d" and bool(table.key))
+    return table.identity == "i" or (table.identity == "d" and bool(table.key) and table.late_key is None)
 
 
 def _full(namespace: str, name: str, what: str, level: Level = "error") -> Finding:

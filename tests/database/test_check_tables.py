@@ -190,6 +190,14 @@ async def test_a_statement_is_spoken_of_only_where_there_is_one(database: Databa
     assert other.sql == "" and "The statement" not in other.why and "ADD PRIMARY KEY (…)" in other.why
 
 
+async def test_a_deferrable_key_is_an_error_that_its_statement_mends(database: Database) -> None:
+    database.execute("CREATE TABLE t (a text, id int, PRIMARY KEY (id, a) DEFERRABLE)")
+    (late,) = found(await look(configure(database.dsn), rules_for("t")), "table.key")
+    assert late.level == "error" and late.what == "the primary key of public.t is DEFERRABLE"
+    database.execute(late.sql)
+    assert not found(await look(configure(database.dsn), rules_for("t")), "table.key")
+
+
 async def test_what_is_published_and_not_needed_is_worth_a_note_only(database: Database) -> None:
     build_tables(database)
     database.execute("CREATE TABLE more (id int PRIMARY KEY)")

@@ -91,3 +91,22 @@ async def test_a_table_without_a_key_is_refused_until_it_has_one(
     clinic.run()
     clinic.catch_up()
     clinic.assert_equal()
+
+
+async def test_a_key_that_two_rows_may_have_for_a_moment_is_none(
+    database: Database, tmp_path: Path, children: StartChild
+) -> None:
+    """UPDATE … SET id = 3 - id is told row by row: in between, both rows are one."""
+    clinic = Clinic(database, tmp_path, children, rules=RULES, bounds=TIGHT)
+    late = "ALTER TABLE orders DROP CONSTRAINT orders_pkey, ADD PRIMARY KEY (id) DEFERRABLE"
+    await clinic.build(tables=TABLES + FULL + late)
+    assert clinic.ask("check") == 1
+    refused = clinic.run()
+    assert refused.wait() == 1
+    assert "public.orders has no primary key, or one that is DEFERRABLE" in refused.stderr
+    database.execute("ALTER TABLE public.orders DROP CONSTRAINT orders_pkey, ADD PRIMARY KEY (id)")
+    running = clinic.run()
+    clinic.catch_up()
+    # Made so again while it runs.
+    database.execute(late)
+    assert running.wait() == 1 and "DEFERRABLE" in running.stderr
