@@ -23,7 +23,8 @@ SELECT c.oid::bigint, n.nspname, c.relname, c.relkind::text, c.relreplident::tex
        k.names, sent.columns,
        jsonb_build_object(
            'publication', p.oid::bigint, 'altered', p.xmin::text, 'operations', p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate,
-           'kind', c.relkind::text, 'key', k.names, 'columns', sent.places, 'written', sent.written, 'heaps', h.heaps)
+           'kind', c.relkind::text, 'key', k.names, 'columns', sent.places, 'written', sent.written, 'labels', e.labels,
+           'heaps', h.heaps)
 FROM pg_catalog.pg_publication p
 JOIN pg_catalog.pg_publication_tables t ON t.pubname = p.pubname
 JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname
@@ -50,6 +51,22 @@ CROSS JOIN LATERAL (
       AND CASE WHEN a.attgenerated = '' THEN coalesce(to_jsonb(t) -> 'attnames' ? a.attname::text, true)
                ELSE to_jsonb(p) ? 'pubgencols' AND to_jsonb(t) -> 'attnames' ? a.attname::text END
     ) sent (columns, places, written)
+-- How the values of enums are printed that its columns are made of, at whatever depth.
+CROSS JOIN LATERAL (
+    WITH RECURSIVE made_of (oid) AS (
+        SELECT a.atttypid FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum = ANY (ARRAY(SELECT jsonb_array_elements_text(sent.places)::int2))
+        UNION
+        SELECT part.oid FROM made_of JOIN pg_catalog.pg_type y ON y.oid = made_of.oid
+        CROSS JOIN LATERAL (
+            SELECT y.typelem UNION ALL SELECT y.typbasetype
+            UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = y.oid
+            UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a
+                      WHERE a.attrelid = y.typrelid AND a.attnum > 0 AND NOT a.attisdropped) part (oid)
+        WHERE part.oid <> 0)
+    SELECT coalesce(jsonb_object_agg(one.oid::text, one.enumlabel), '{}')
+    FROM pg_catalog.pg_enum one WHERE one.enumtypid IN (SELECT oid FROM made_of)
+    ) e (labels)
 -- Where its rows are: in itself, or in its partitions.
 CROSS JOIN LATERAL (
     SELECT coalesce(jsonb_object_agg(leaf.oid::text, jsonb_build_array(

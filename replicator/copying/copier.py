@@ -104,7 +104,7 @@ class Copier:
             elif known.rules != self._digest(table):
                 by_other_rules.append(table.label)
                 await self._want(table)
-            elif is_rewritten(known.form, table.form):
+            elif is_rewritten(known.form, table.form, table.membership):
                 mark("rewritten", level=logging.WARNING, table=table.label)
                 await self._want(table)
             elif known.columns != fingerprint(table.relation):
