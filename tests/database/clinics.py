@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -30,10 +31,11 @@ def build_tables(database: Database) -> None:
 
 def rules_for(*tables: str, column: str | None = None) -> Rules:
     """Rules that read these tables; `schema.table` where it is not in public."""
-    parameters = "" if column is None else "    parameters: SELECT request.user_id() AS it\n"
     where = "" if column is None else f' WHERE "{column}" = bucket.it'
-    data = [f"      - SELECT * FROM {_quoted(table)}{where}\n" for table in tables]
-    return parse_rules(f"bucket_definitions:\n  all:\n{parameters}    data:\n{''.join(data)}", "rules_for")
+    definition: dict[str, object] = {"data": [f"SELECT * FROM {_quoted(table)}{where}" for table in tables]}
+    if column is not None:
+        definition["parameters"] = "SELECT request.user_id() AS it"
+    return parse_rules(json.dumps({"bucket_definitions": {"all": definition}}), "rules_for")
 
 
 def _quoted(table: str) -> str:
