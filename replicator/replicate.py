@@ -58,8 +58,8 @@ async def replicate(
             assembled = assembler.assemble(decode_all(frames))
             for piece in assembled.transactions:
                 if not batch.covers(piece):
-                    changes = await weaver.weave(piece, batch)
-                    await batch.append(piece, changes, now())
+                    async for changes in weaver.weave(piece, batch):
+                        await batch.append(piece, changes, now())
                 if piece.end_lsn is not None and not _has_room(batch, limits, clock() - begun):
                     batch, begun = await batch.commit(acknowledge), clock()
             if assembled.quiet_lsn is not None:

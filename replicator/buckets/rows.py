@@ -8,11 +8,14 @@ changes in the same transaction as everything else.
 A row that is not there yet when an update leaves out some of its values cannot be completed. That happens
 only while its table is being copied (the log began before the copy reached the row). It is left out, and
 its key told to the copier, which brings the row.
+
+A few bytes of log can name hundreds of large rows. So changes are made whole some at a time, in their order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 from zlib import crc32
 
 import orjson
@@ -25,6 +28,9 @@ from replicator.wal.window import Key, key_of
 
 _q = queries.load("copy")
 
+#: So much of kept rows is in memory at once, but for one row that is larger.
+MOST_BYTES = 8 << 20
+
 _Place = tuple[int, str]
 _States = dict[_Place, bytes]
 
@@ -32,6 +38,16 @@ _States = dict[_Place, bytes]
 def keeps_state(relation: Relation) -> bool:
     """Whether changes of this relation need the kept row: not with FULL, and not without any key at all."""
     return relation.identity in ("d", "i") and any(column.key for column in relation.columns)
+
+
+class Completed(NamedTuple):
+    """Some changes made whole."""
+
+    changes: list[Change]
+    #: The keys of rows that had to be left out.
+    holes: list[tuple[int, Key]]
+    #: The changes that follow them, which are still as they were.
+    rest: Sequence[Change]
 
 
 class RowStates:
@@ -46,27 +62,45 @@ class RowStates:
         relations = {id(change.relation): change.relation for change in changes}
         return any(map(keeps_state, relations.values()))
 
-    async def complete(self, changes: Sequence[Change]) -> tuple[Sequence[Change], list[tuple[int, Key]]]:
-        """The changes made whole, and the keys of rows that had to be left out."""
-        before = await self._read({place for change in changes for place in _places(change)})
+    async def complete(self, changes: Sequence[Change]) -> Completed:
+        """The first of these changes made whole, as many as memory allows."""
+        named = [_places(change) for change in changes]
+        before, beyond = await self._read(named)
         after = dict(before)
         whole: list[Change] = []
         holes: list[tuple[int, Key]] = []
-        for change in changes:
+        size = end = 0
+        for change, places in zip(changes, named, strict=True):
+            if size >= MOST_BYTES or not beyond.isdisjoint(places):
+                break
+            end += 1
             if not keeps_state(change.relation):
                 whole.append(change)
             elif change.kind is Kind.TRUNCATE:
                 await self._forget(change.relation.oid, before, after)
                 whole.append(change)
             else:
+                size += _size(after, places)
                 whole += _complete(change, after, holes)
+                size += _size(after, places)
         await self._write(before, after)
-        return whole, holes
+        return Completed(whole, holes, changes[end:])
 
-    async def _read(self, places: set[_Place]) -> _States:
-        oids, keys = [oid for oid, _ in places], [key for _, key in places]
-        found = await rows(self._connection, _q.read_states, **self._slot, oids=oids, keys=keys)
-        return {(oid, key): row.encode() for oid, key, row in found}
+    async def _read(self, named: Sequence[list[_Place]]) -> tuple[_States, set[_Place]]:
+        """What is kept in these places, and those that so much comes before that they are not read yet."""
+        first: dict[_Place, int] = {}
+        for at, places in enumerate(named):
+            for place in places:
+                first.setdefault(place, at)
+        wanted = {
+            "oids": [oid for oid, _ in first],
+            "keys": [key for _, key in first],
+            "ats": list(first.values()),
+            "most": MOST_BYTES,
+        }
+        found = await rows(self._connection, _q.read_states, **self._slot, **wanted)
+        states = {(oid, key): row.encode() for oid, key, row in found if row is not None}
+        return states, {(oid, key) for oid, key, row in found if row is None}
 
     async def _write(self, before: _States, after: _States) -> None:
         changed = [(place, row) for place, row in after.items() if before.get(place) != row]
@@ -130,6 +164,10 @@ def unpack_row(state: bytes | None, relation: Relation) -> Row | None:
 
 def _names(relation: Relation, count: int) -> int:
     return crc32("\0".join([column.name for column in relation.columns[:count]]).encode())
+
+
+def _size(states: _States, places: Iterable[_Place]) -> int:
+    return sum([len(states.get(place, b"")) for place in places])
 
 
 def _places(change: Change) -> list[_Place]:

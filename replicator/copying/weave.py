@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from replicator import queries
 from replicator.buckets.rows import RowStates
@@ -30,8 +30,11 @@ class Weaver:
         self._copies, self._wanted = copies, copies.wanted
         self._row_states = states
 
-    async def weave(self, piece: Transaction, batch: Batch) -> Sequence[Change]:
-        """A piece's changes made whole, and in them the rows of a chunk that ends here."""
+    async def weave(self, piece: Transaction, batch: Batch) -> AsyncIterator[Sequence[Change]]:
+        """A piece's changes made whole, and in them the rows of a chunk that ends here; large ones in parts.
+
+        Each part is to be appended before the next one is made. There is one at least, even if it is empty.
+        """
         for relation in piece.relations:
             await self._meet(relation, batch)
         changes: Sequence[Change] = piece.changes
@@ -42,12 +45,14 @@ class Weaver:
             if message.prefix == PREFIX and (said := self._read(message.content)) is not None:
                 changes = await self._heed(said, batch) or changes
         if not self._row_states.concern(changes):
-            return changes
-        await batch.rest()
-        whole, holes = await self._row_states.complete(changes)
-        if holes:
-            await self._note_holes(holes, batch)
-        return whole
+            yield changes
+            return
+        while changes:
+            await batch.rest()
+            whole, holes, changes = await self._row_states.complete(changes)
+            if holes:
+                await self._note_holes(holes, batch)
+            yield whole
 
     # -- marks -------------------------------------------------------------------------------------
 
