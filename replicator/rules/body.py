@@ -14,6 +14,7 @@ from replicator.rules.columns.types import Types
 from replicator.rules.columns.values import kind_of, quote, scalar
 from replicator.rules.compute.code import Code
 from replicator.rules.compute.expressions import EvaluationError, test, type_of, value
+from replicator.rules.compute.scalars import reason
 from replicator.rules.expression import Column, Expression, Metadata, Now, Scalar
 from replicator.rules.model import Brought, Each, Join, Key, Lookup, Predicate, Rules, Term, Variant, Window
 from replicator.wal.messages import Relation, Row
@@ -29,7 +30,8 @@ class Body:
         self._dialect, self._relation, self._types = rules.dialect, relation, types
         self._code = Code()
         self._failed = self._code.name(failed, "failed")
-        self._error = self._code.name(EvaluationError, "EvaluationError")
+        # Whatever it is: one row must not end the process at the same place for ever.
+        self._error = self._code.name(Exception, "Exception")
         self._quote = self._code.name(quote, "quote")
         self._word = self._code.name(keys.word, "word")
         self._as_text = self._code.name(keys.as_text, "as_text")
@@ -69,9 +71,7 @@ class Body:
         """End a part of its own: what could not be evaluated in it leaves the others as they are."""
         self._level = 0
         self._say(f"except {self._error} as error:")
-        self._say(
-            f"    {self._failed}({what!r}, row, str_(error))".replace("str_", self._code.name(str, "str"))
-        )
+        self._say(f"    {self._failed}({what!r}, row, {self._code.name(reason, 'reason')}(error))")
 
     def term(self, variant: Variant, term: Term) -> list[str]:
         """Open a term: what follows is inside its conditions and loops. Answers its values, as JSON."""

@@ -50,7 +50,10 @@ def as_text(value: Scalar) -> Scalar:
     if value is None or type(value) is str:
         return value
     if type(value) is bytes:
-        return value.decode("utf-8", "replace")
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return "\\x" + value.hex()  # what is no text must not become equal to what is another
     return word(value)
 
 

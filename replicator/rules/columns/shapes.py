@@ -10,6 +10,7 @@ from replicator.rules.columns.types import Types
 from replicator.rules.columns.values import encoder, json_of, printed, quote, scalar, text_id
 from replicator.rules.compute.code import Code
 from replicator.rules.compute.expressions import EvaluationError, value
+from replicator.rules.compute.scalars import reason
 from replicator.rules.expression import Column, Dialect, Expression, Metadata, Scalar
 from replicator.rules.model import Output, Star
 from replicator.wal.messages import Relation, Row
@@ -90,12 +91,12 @@ class _Writer:
 
     def _guarded(self, code: Code, lines: list[str]) -> list[str]:
         """The same, but None, and told, where it cannot be computed."""
-        failed, error = code.name(self._failed, "failed"), code.name(EvaluationError, "EvaluationError")
+        failed, error = code.name(self._failed, "failed"), code.name(Exception, "Exception")
         return [
             "try:",
             *(f"    {line}" for line in lines),
             f"except {error} as error:",
-            f"    return {failed}(row, {code.name(str, 'text')}(error))",
+            f"    return {failed}(row, {code.name(reason, 'reason')}(error))",
         ]
 
     def encode(self, parts: dict[str, Expression]) -> Callable[[Row], str | None]:

@@ -31,6 +31,11 @@ class EvaluationError(Exception):
     """An expression has no value for this row or request. Says why, never which values."""
 
 
+def reason(error: Exception) -> str:
+    """Why something could not be computed. What nobody foresaw may repeat a value: of that, its kind."""
+    return str(error) if isinstance(error, EvaluationError) else type(error).__name__
+
+
 def truth(value: Scalar) -> bool:
     """Whether a value counts as true: text by the whole number it begins with, NULL and blobs never."""
     if isinstance(value, str):
