@@ -103,6 +103,8 @@ CREATE TABLE lookups (
     until_op_id  bigint      CHECK (until_op_id >= op_id)
 );
 CREATE INDEX lookups_key ON lookups (lookup, key, subkey);
+-- It has no key. Where a publication FOR ALL TABLES holds our tables too, Postgres would refuse to change it.
+ALTER TABLE lookups REPLICA IDENTITY FULL;
 
 -- Ops are appended in op_id order, so a few bytes per block find a position in all buckets together.
 CREATE INDEX ops_op_id ON ops USING brin (op_id) WITH (pages_per_range = 32, autosummarize = on);

@@ -14,3 +14,5 @@ CREATE TABLE lookups (
     until_op_id  bigint      CHECK (until_op_id >= op_id)
 );
 CREATE INDEX lookups_key ON lookups (lookup, key, subkey);
+-- It has no key. Where a publication FOR ALL TABLES holds our tables too, Postgres would refuse to change it.
+ALTER TABLE lookups REPLICA IDENTITY FULL;

@@ -20,7 +20,7 @@ CREATE TABLE wards (id integer PRIMARY KEY, patient text, doctor text);
 ALTER TABLE visits REPLICA IDENTITY FULL;
 INSERT INTO visits SELECT i, 'p' || i % 3, 'd' || i % 4 FROM generate_series(1, 30) AS i;
 INSERT INTO wards SELECT i, 'p' || i % 3, 'd' || i % 4 FROM generate_series(1, 30) AS i;
-CREATE PUBLICATION powersync FOR TABLE visits, wards;
+CREATE PUBLICATION powersync FOR ALL TABLES;
 """
 SHOWN = "SELECT shown_op_id FROM replicator.checkpoints"
 LEFT = "SELECT lookup, subkey FROM replicator.lookups WHERE until_op_id IS NULL"
