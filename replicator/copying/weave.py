@@ -45,14 +45,38 @@ class Weaver:
             if message.prefix == PREFIX and (said := self._read(message.content)) is not None:
                 changes = await self._heed(said, batch) or changes
         if not self._row_states.concern(changes):
-            yield changes
+            yield self._anew(changes)
             return
         while changes:
             await batch.rest()
             whole, holes, changes = await self._row_states.complete(changes)
             if holes:
                 await self._note_holes(holes, batch)
-            yield whole
+            yield self._anew(whole)
+
+    def _anew(self, changes: Sequence[Change]) -> Sequence[Change]:
+        """Updates of a table that is being copied, each as its row leaving and coming.
+
+        What has not been put or entered since the copy began is swept at its end. A row that an update left
+        where it was would be among it: the chunk that held it has given way to the update.
+        """
+        tables = self._copies.tables
+        if all(state.is_copied for state in tables.values()):
+            return changes
+        made: list[Change] = []
+        for change in changes:
+            state = tables.get(change.relation.oid)
+            if (
+                change.kind is Kind.UPDATE
+                and change.old_is_whole
+                and state is not None
+                and not state.is_copied
+            ):
+                made.append(change._replace(kind=Kind.DELETE, new=None))
+                made.append(change._replace(kind=Kind.INSERT, old=None, old_is_whole=False))
+            else:
+                made.append(change)
+        return made
 
     # -- marks -------------------------------------------------------------------------------------
 

@@ -82,10 +82,6 @@ class Reader:
     #: Whether op ids may be those of something else: entries of lookups take some.
     has_gaps = False
 
-    #: Whether the entries of lookups are compared as well, which has failed once in some hundreds of worlds
-    #: (seed 566038628) while every bucket was right; long runs look at it until it is understood.
-    compares_entries = False
-
     def __init__(self, world: World, history: History) -> None:
         self._world, self._history = world, history
         self._outputs = world.outputs()

@@ -172,8 +172,6 @@ class SeedsReader(Reader):
 
     def _compare(self, checkpoint: Checkpoint, states: list[State], applied: list[Op]) -> None:
         super()._compare(checkpoint, states, applied)
-        if not self.compares_entries:
-            return
         query = """SELECT lookup, key, value, subkey FROM replicator.lookups WHERE op_id <= %(at)s
             AND (until_op_id IS NULL OR until_op_id > %(at)s) AND lookup NOT LIKE '@%%'"""
         standing = self._storage.execute(query, {"at": checkpoint.shown_op_id})

@@ -28,14 +28,12 @@ def test_seeds(
     signals: Signals,
     rng: random.Random,
     tmp_path: Path,
-    request: pytest.FixtureRequest,
 ) -> None:
     _, count = part
     storage = database if rng.random() < 0.5 else make_database(on=database.server)
     make_source(database, rng)
     make_storage(storage)
     scene = SeedsScene(Seeds(FILES / file), database, storage, tmp_path, rng)
-    scene.reader.compares_entries = request.config.getoption("--rounds") >= 100
     if rng.random() < 0.8:
         scene.run(rng.choice((1, 10, 30)))  # rows that are there before the slot
     bounds = TIGHT if rng.random() < 0.8 else {}
