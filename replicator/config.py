@@ -17,7 +17,7 @@ from yaml import MappingNode, Node, SequenceNode
 
 from replicator.dsn import describe_dsn, is_dsn
 from replicator.errors import ConfigError
-from replicator.settings.keys import Config, effective, names
+from replicator.settings.keys import CREDENTIAL, Config, Section, effective, names
 from replicator.settings.variables import Variables
 from replicator.text.file import read
 from replicator.text.nodes import Problem, Problems, dotted, is_null, nearest, parse
@@ -29,7 +29,6 @@ Location: TypeAlias = tuple[str | int, ...]
 HINT = "config/replicator.yaml shows every key with its default."
 #: The variable that a connection string is taken from when its key is left out.
 DSN_VARIABLE = {"source": "SOURCE_DSN", "storage": "STORAGE_DSN"}
-CREDENTIAL = "credential:"
 #: What pydantic calls an error → what we call it.
 WORDS = {
     "model_type": "must be a mapping: lines of the form `key: value`",
@@ -197,7 +196,10 @@ def _unknown_key(at: Location) -> str:
     """What to write instead: the same key where it belongs, or the one that is spelt most like it."""
     name = str(at[-1])
     sections = names(Config)
-    here = sections if len(at) == 1 else names(sections[str(at[0])] or Config)
+    inside: type[Section] = Config
+    for outer in at[:-1]:
+        inside = names(inside).get(str(outer)) or inside
+    here = names(inside)
     homes = [name] if name in sections else []
     homes += [f"{other}.{name}" for other, keys in sections.items() if keys and name in names(keys)]
     if homes:

@@ -6,11 +6,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    model_validator,
+)
 
-from replicator.settings import values
+from replicator.settings import spans, values
 
 Dsn: TypeAlias = Annotated[SecretStr, BeforeValidator(values.dsn)]
 FilePath: TypeAlias = Annotated[Path, BeforeValidator(values.path)]
@@ -25,12 +35,18 @@ Secrets: TypeAlias = Annotated[
 OptionalText: TypeAlias = Annotated[str | None, BeforeValidator(values.optional(values.text))]
 OptionalUrl: TypeAlias = Annotated[str | None, BeforeValidator(values.optional(values.url))]
 SchemaName: TypeAlias = Annotated[str, BeforeValidator(values.identifier)]
+OptionalBaseUrl: TypeAlias = Annotated[str | None, BeforeValidator(values.optional(spans.base_url))]
+OptionalSecret: TypeAlias = Annotated[SecretStr | None, BeforeValidator(spans.optional_secret)]
+OptionalTable: TypeAlias = Annotated[str | None, BeforeValidator(values.optional(spans.table))]
+Flag: TypeAlias = Annotated[bool, BeforeValidator(values.flag)]
 Text: TypeAlias = Annotated[str, BeforeValidator(values.text)]
 Url: TypeAlias = Annotated[str, BeforeValidator(values.url)]
 
 #: A section whose every key is commented out has its defaults.
 MAY_BE_EMPTY = BeforeValidator(values.entries)
 NO_DSN = SecretStr("")
+#: Begins the name of a file that systemd puts into a folder of its own.
+CREDENTIAL = "credential:"
 
 
 class Section(BaseModel):
@@ -69,14 +85,87 @@ class ReplicateKeys(Section):
     batch_ms: Annotated[int, BeforeValidator(values.number_up_to(10_000))] = 50
 
 
-class SyncKeys(Section):
+Texts: TypeAlias = Annotated[tuple[Text, ...], BeforeValidator(values.several)]
+Jwks: TypeAlias = Annotated[tuple[Jwk, ...], BeforeValidator(values.several)]
+Urls: TypeAlias = Annotated[tuple[Url, ...], BeforeValidator(values.several)]
+
+
+class SupabaseKeys(Section):
+    """A project whose tokens are accepted; with nothing given, the one the source's DSN names."""
+
+    project_url: OptionalBaseUrl = None
+    secret: OptionalSecret = None
+    secret_file: OptionalText = None
+
+
+OptionalSupabase: TypeAlias = Annotated[SupabaseKeys | None, BeforeValidator(spans.section_or_flag)]
+
+
+class _Trust(Section):
+    """Whose tokens are accepted."""
+
+    audience: Texts = ()
+    keys: Jwks = ()
+    jwks_uri: Urls = ()
+    #: None: written as `false`.
+    supabase: OptionalSupabase = None
+
+    @field_serializer("supabase", mode="wrap")
+    def _as_written(self, value: SupabaseKeys | None, dump: SerializerFunctionWrapHandler) -> Any:
+        return False if value is None else dump(value)
+
+
+class UpstreamKeys(_Trust):
+    """The app's own login, whose tokens POST /token takes."""
+
+    issuer: OptionalText = None
+    firebase: OptionalText = None
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.keys or self.jwks_uri or self.supabase or self.firebase)
+
+
+class SubjectKeys(Section):
+    """Where the source says who somebody is whom the login knows by another name."""
+
+    table: OptionalTable = None
+    match: OptionalText = None
+    value: OptionalText = None
+
+    @model_validator(mode="after")
+    def _all_or_none(self) -> SubjectKeys:
+        if len({self.table is None, self.match is None, self.value is None}) > 1:
+            raise ValueError("table, match and value are given together, or none of them")
+        return self
+
+
+class TokenKeys(Section):
+    """Tokens of our own."""
+
+    key_file: OptionalText = None
+    url: OptionalBaseUrl = None
+    lifetime_s: Annotated[int, BeforeValidator(spans.seconds(60, 86_400))] = Field(
+        default=8 * 3600, alias="lifetime"
+    )
+    claims: Texts = ()
+    upstream: Annotated[UpstreamKeys, MAY_BE_EMPTY] = UpstreamKeys()
+    subject: Annotated[SubjectKeys, MAY_BE_EMPTY] = SubjectKeys()
+
+
+class SyncKeys(_Trust):
     """Who may read buckets, and where."""
 
     listen: Annotated[str, BeforeValidator(values.address)] = "127.0.0.1:8080"
-    audience: Annotated[tuple[Text, ...], BeforeValidator(values.several)] = ()
-    keys: Annotated[tuple[Jwk, ...], BeforeValidator(values.several)] = ()
-    jwks_uri: Annotated[tuple[Url, ...], BeforeValidator(values.several)] = ()
-    supabase: Annotated[bool, BeforeValidator(values.flag)] = False
+    max_age_s: Annotated[int, BeforeValidator(spans.seconds(60, 30 * 86_400))] = Field(
+        default=86_400, alias="max_age"
+    )
+    clock_tolerance_s: Annotated[int, BeforeValidator(spans.seconds(0, 600))] = Field(
+        default=60, alias="clock_tolerance"
+    )
+    jwks_plain_http: Flag = False
+    jwks_private: Flag = True
+    token: Annotated[TokenKeys, MAY_BE_EMPTY] = TokenKeys()
 
     @property
     def host(self) -> str:
@@ -118,16 +207,34 @@ class Config(Section):
     def beside(self, folder: Path) -> Config:
         """The same with its relative paths taken from `folder`."""
         ehr = self.ehr.model_copy(update={"mapping_path": folder / self.ehr.mapping_path})
-        return self.model_copy(update={"rules_path": folder / self.rules_path, "ehr": ehr})
+        sync = _files_beside(self.sync, folder)
+        return self.model_copy(
+            update={"rules_path": folder / self.rules_path, "sync": sync, "ehr": ehr},
+        )
+
+
+def _files_beside(section: Section, folder: Path) -> Section:
+    """The same with every `…_file` in it taken from `folder`, but for the credentials of systemd."""
+    moved: dict[str, object] = {}
+    for name, value in section:
+        if isinstance(value, Section):
+            moved[name] = _files_beside(value, folder)
+        elif name.endswith("_file") and isinstance(value, str) and not value.startswith(CREDENTIAL):
+            moved[name] = str(folder / value)
+    return section.model_copy(update=moved)
 
 
 def names(model: type[Section]) -> dict[str, type[Section] | None]:
     """The keys of a section as a file writes them; a section's own class where the value is one."""
-    found: dict[str, type[Section] | None] = {}
-    for name, field in model.model_fields.items():
-        is_section = isinstance(field.default, Section)
-        found[field.alias or name] = type(field.default) if is_section else None
-    return found
+    fields = model.model_fields.items()
+    return {field.alias or name: _section(field.annotation) for name, field in fields}
+
+
+def _section(annotation: Any) -> type[Section] | None:
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, Section):
+            return kind
+    return None
 
 
 def effective(config: Config) -> dict[str, object]:

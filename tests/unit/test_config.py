@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from replicator.config import Config, effective, load
 from replicator.errors import ConfigError
-from replicator.settings.keys import names
+from replicator.settings.keys import SupabaseKeys, names
 from replicator.text import nodes as yaml_nodes
 from replicator.text.nodes import Document, Problems, parse
 
@@ -121,6 +121,15 @@ def test_every_key_has_an_effect(written: Load, tmp_path: Path) -> None:
         "  keys: [{kty: oct, k: abc, kid: 2024}]\n"
         "  jwks_uri: [https://a/keys, http://b:81]\n"
         "  supabase: TRUE\n"
+        "  max_age: 7d\n"
+        "  clock_tolerance: 0s\n"
+        "  jwks_plain_http: true\n"
+        "  jwks_private: false\n"
+        "  token:\n"
+        "    {key_file: a/key.pem, url: https://sync/, lifetime: 90m, claims: [role],\n"
+        "     upstream: {firebase: clinic, supabase: {project_url: https://p, secret_file: credential:s},\n"
+        "                keys: [{kty: oct}], jwks_uri: https://l, audience: app, issuer: https://l/},\n"
+        "     subject: {table: public.users, match: uid, value: id}}\n"
         "ehr: {mapping: ../ehr.yaml, url: https://ehr/rest, auth: {user: u, password: p}}\n"
     )
     assert (config.source_dsn, config.storage_dsn) == ("host=a", "dbname=b")
@@ -136,7 +145,17 @@ def test_every_key_has_an_effect(written: Load, tmp_path: Path) -> None:
     assert config.sync.audience == ("one",)
     assert [key["kid"].get_secret_value() for key in config.sync.keys] == ["2024"]
     assert config.sync.jwks_uri == ("https://a/keys", "http://b:81")
-    assert config.sync.supabase is True
+    assert config.sync.supabase == SupabaseKeys()
+    assert (config.sync.max_age_s, config.sync.clock_tolerance_s) == (7 * 86_400, 0)
+    assert (config.sync.jwks_plain_http, config.sync.jwks_private) == (True, False)
+    token = config.sync.token
+    assert (token.key_file, token.url) == (str(tmp_path / "a/key.pem"), "https://sync")
+    assert (token.lifetime_s, token.claims) == (5400, ("role",))
+    upstream = token.upstream
+    assert upstream.supabase == SupabaseKeys(project_url="https://p", secret_file="credential:s")
+    assert (upstream.firebase, len(upstream.keys), upstream.jwks_uri) == ("clinic", 1, ("https://l",))
+    assert (upstream.audience, upstream.issuer) == (("app",), "https://l/")
+    assert token.subject.model_dump() == {"table": "public.users", "match": "uid", "value": "id"}
     assert config.ehr.mapping_path == tmp_path / "../ehr.yaml"
     assert config.ehr.url == "https://ehr/rest"
     assert config.ehr.auth["password"].get_secret_value() == "p"
@@ -224,7 +243,21 @@ REFUSED = {
     "source: {publicaton: x}": "1:10: source.publicaton: unknown key, did you mean publication?",
     "sources: {}": "1:1: sources: unknown key, did you mean source?",
     "sync: {zzz: 1}": "1:8: sync.zzz: unknown key; what can stand here: "
-    "audience, jwks_uri, keys, listen, supabase",
+    "audience, clock_tolerance, jwks_plain_http, jwks_private, jwks_uri, keys, listen, max_age, supabase, "
+    "token",
+    "sync: {token: {key_fil: x}}": "1:16: sync.token.key_fil: unknown key, did you mean key_file?",
+    "sync: {supabase: {project: x}}": "1:19: sync.supabase.project: unknown key, did you mean project_url?",
+    "sync: {supabase: [x]}": f"1:18: sync.supabase: {MAPPING}",
+    "sync: {token: {lifetime: 8}}": "1:26: sync.token.lifetime: "
+    "must be a number and a unit: 90s, 5m, 8h or 1d",
+    "sync: {token: {lifetime: 25h}}": "1:26: sync.token.lifetime: must be from 1m to 1d",
+    "sync: {clock_tolerance: 11m}": "1:25: sync.clock_tolerance: must be from 0s to 10m",
+    "sync: {token: {url: 'https://a/?b'}}": "1:21: sync.token.url: "
+    "must be an address without ? and #, such as https://host",
+    "sync: {token: {subject: {table: users}}}": "1:25: sync.token.subject: "
+    "table, match and value are given together, or none of them",
+    "sync: {token: {subject: {table: a.b.c, match: a, value: b}}}": "1:33: sync.token.subject.table: "
+    "must be a table's name, such as users or public.users",
     "slot: x": "1:1: slot: unknown key here, did you mean source.slot?",
     "source: {schema: x}": "1:10: source.schema: unknown key here, did you mean storage.schema?",
     "ehr: {rules: x}": "1:7: ehr.rules: unknown key here, did you mean rules?",
@@ -421,7 +454,7 @@ def test_the_type_is_the_keys_and_not_what_yaml_guesses(written: Load) -> None:
         SOURCE | {"ROWS": "12", "S": "true", "SLOT": "007"},
     )
     assert (config.replicate.batch_rows, config.replicate.batch_ms) == (12, 70)
-    assert (config.sync.supabase, config.source.slot) == (True, "007")
+    assert (config.sync.supabase, config.source.slot) == (SupabaseKeys(), "007")
 
 
 @pytest.mark.parametrize("value", ["1_000", "012", "0x1F", "12:30", "", "yes", "1 ", "\udcff"])
@@ -524,7 +557,7 @@ def test_a_reference_to_an_unset_variable_is_no_problem_where_a_file_is_named(
 SECRETS = """
 source: {dsn: 'postgresql://u:s3cret@h/d'}
 storage: {dsn: 'host=h password=s3cret'}
-sync: {keys: [{kty: oct, k: s3cret}]}
+sync: {keys: [{kty: oct, k: s3cret}], supabase: {secret: s3cret}}
 ehr: {auth: {user: s3cret, password: s3cret}}
 """
 
@@ -552,7 +585,26 @@ def test_effective_configuration_has_the_files_keys(written: Load, tmp_path: Pat
             "audience": [],
             "keys": [{"kty": "***", "k": "***"}],
             "jwks_uri": [],
-            "supabase": False,
+            "supabase": {"project_url": None, "secret": "***", "secret_file": None},
+            "max_age": 86_400,
+            "clock_tolerance": 60,
+            "jwks_plain_http": False,
+            "jwks_private": True,
+            "token": {
+                "key_file": None,
+                "url": None,
+                "lifetime": 28_800,
+                "claims": [],
+                "upstream": {
+                    "audience": [],
+                    "keys": [],
+                    "jwks_uri": [],
+                    "supabase": False,
+                    "issuer": None,
+                    "firebase": None,
+                },
+                "subject": {"table": None, "match": None, "value": None},
+            },
         },
         "ehr": {
             "mapping": str(tmp_path / "ehr.yaml"),

@@ -1,0 +1,71 @@
+"""A span of time or a name as the sync section writes it → the value meant, or a ValueError. No I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from pydantic import SecretStr
+
+from replicator.settings import values
+from replicator.text.words import boolean
+
+DURATION = re.compile(r"(0|[1-9][0-9]{0,8})(s|m|h|d)")
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+#: `users`, or `public.users`.
+TABLE = re.compile(r"[^.\x00]{1,63}(\.[^.\x00]{1,63})?")
+
+
+def seconds(least: int, most: int) -> Callable[[object], int]:
+    """`90s`, `5m`, `8h` or `1d`, within bounds."""
+
+    def duration(value: object) -> int:
+        found = value if type(value) is int else _seconds(values.text(value))
+        if not least <= found <= most:
+            raise ValueError(f"must be from {spelt(least)} to {spelt(most)}")
+        return found
+
+    return duration
+
+
+def _seconds(written: str) -> int:
+    found = DURATION.fullmatch(written)
+    if found is None:
+        raise ValueError("must be a number and a unit: 90s, 5m, 8h or 1d")
+    return int(found[1]) * SECONDS[found[2]]
+
+
+def spelt(duration_s: int) -> str:
+    """The same as one would write it."""
+    for unit in ("d", "h", "m"):
+        if duration_s and duration_s % SECONDS[unit] == 0:
+            return f"{duration_s // SECONDS[unit]}{unit}"
+    return f"{duration_s}s"
+
+
+def section_or_flag(value: object) -> object:
+    """`false` and nothing are no section, `true` is one with its defaults."""
+    if value in (None, ""):
+        return None
+    if isinstance(value, bool | str):
+        is_on = value if isinstance(value, bool) else boolean(values.text(value))
+        return {} if is_on else None
+    return value
+
+
+def optional_secret(value: object) -> SecretStr | None:
+    return None if value in (None, "") else values.secret(value)
+
+
+def table(value: object) -> str:
+    if not TABLE.fullmatch(written := values.text(value)):
+        raise ValueError("must be a table's name, such as users or public.users")
+    return written
+
+
+def base_url(value: object) -> str:
+    """An address that paths are put behind."""
+    written = values.url(value)
+    if "?" in written or "#" in written:
+        raise ValueError("must be an address without ? and #, such as https://host")
+    return written.rstrip("/")
