@@ -48,9 +48,7 @@ class Body:
         self.suffix = ""
 
     def function(self, parameters: str, *, may_repeat: bool) -> Callable[..., list[Any]]:
-        unique = self._code.name(dict.fromkeys, "unique")
-        as_list = self._code.name(list, "list")
-        last = f"return {as_list}({unique}(made)) if made else made" if may_repeat else "return made"
+        last = f"return {self._code.name(_once, 'once')}(made)" if may_repeat else "return made"
         if not self._lines:
             return lambda *_: []
         return self._code.function(parameters, [*self._preamble, "made = []", *self._lines, last])
@@ -268,3 +266,8 @@ def _member(member: object) -> Scalar:
     if isinstance(member, str | int | float):
         return member
     return orjson.dumps(member).decode()
+
+
+def _once(made: list[Any]) -> list[Any]:
+    """Each thing once, where it stands last: of several that are one place, the last counts."""
+    return made if len(made) < 2 else list(dict.fromkeys(made[::-1]))[::-1]

@@ -260,3 +260,12 @@ def test_entries_of_parameter_queries_come_and_go_with_their_rows() -> None:
     assert tuple(entered) == (lookup.id, '["me"]', '["w"]', "7/1")
     assert [type(i).__name__ for i in router.route([change(one, other, relation())])] == ["Leave", "Enter"]
     assert router.route([change(one, one, relation())]) == []
+
+
+def test_the_last_of_several_queries_shows_a_row_also_where_it_repeats_an_earlier_one() -> None:
+    queries = ["SELECT id, a FROM t", "SELECT * FROM t", "SELECT id, a FROM t"]
+    rules = parse_rules(json.dumps({"bucket_definitions": {"d": {"data": queries}}}), "f")
+    of = relation("public", "t", ("id",))
+    (put,) = Router(rules).route([change(None, ("1", *[None] * (len(of.columns) - 1)), of)])
+    assert isinstance(put, Put)
+    assert json.loads(put.data) == {"id": "1", "a": None}
