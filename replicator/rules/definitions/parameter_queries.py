@@ -12,6 +12,7 @@ from yaml import Node
 
 from replicator.rules.context import ACCEPT, Context
 from replicator.rules.definitions import warn
+from replicator.rules.definitions.danger import GATED, OPEN, Bond, bond_of
 from replicator.rules.definitions.scopes import EachScope, ParameterScope, RequestScope, RowScope
 from replicator.rules.definitions.steps import in_order, numbered
 from replicator.rules.definitions.ways import ParameterScopes, Way, Ways, find
@@ -68,13 +69,13 @@ def read_parameter_query(
         return None
     if statement.is_broken:
         return None
-    if not is_accepted and any(warn.is_open_to_clients(query) for query in selected.queries):
-        what = (
-            "these buckets depend only on what a client sends, and a client can send anything; compare with "
-            f"the token, such as request.user_id(), or accept it with `{ACCEPT}: true`"
-        )
-        statement.refuse(what, 0)
+    bond = Bond.BOUND if is_accepted else min(map(bond_of, selected.queries), default=Bond.BOUND)
+    if bond in OPEN:
+        what = f"{OPEN[bond]}; compare with the token, such as `column = request.user_id()`, or accept it"
+        statement.refuse(f"{what} with `{ACCEPT}: true`", 0)
         return None
+    if bond is Bond.GATED:
+        statement.warn(GATED, 0)
     return selected
 
 

@@ -13,9 +13,8 @@ from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager, suppress
 from typing import NamedTuple, Protocol
 
-from replicator.rules.definitions.requests import VERIFIED
+from replicator.rules.definitions.danger import CLIENT
 from replicator.rules.expression import Call, Column, Expression, Found, Literal, Request
-from replicator.rules.model import Each, Find, ForEach, Key, ParameterQuery, When
 from replicator.rules.sql.reader import NotUnderstood, Scope, dependencies
 from replicator.rules.sql.sqltext import SqlNode, location_of
 from replicator.rules.sql.statement import Statement
@@ -27,7 +26,6 @@ DEFINITE = frozenset(
     {"is null", "is not null", "is true", "is false", "is not true", "is not false", "is distinct"}
     | {"is not distinct", "typeof", "json_valid", "not", "and", "or"}
 )
-CLIENT = frozenset({"parameters", "subscription"})
 INTEGER_OIDS = frozenset({16, 20, 21, 23, 26})
 REAL_OIDS = frozenset({700, 701})
 BYTEA = 17
@@ -216,36 +214,3 @@ class _Opened(NamedTuple):
             case Call(name, inner) if name not in DEFINITE and name not in COMPARISONS:
                 return self._nullable(inner)
         return None
-
-
-def is_open_to_clients(query: ParameterQuery) -> bool:
-    """Whether what a client sends decides about its buckets, and nothing that the token vouches for does."""
-    parts = [expr for step in query.steps for expr in _asked(step)] + list(query.values)
-    if not any(dependencies(part).requests & CLIENT for part in parts):
-        return False
-    return not any(_is_verified(part) for part in parts)
-
-
-def _asked(step: object) -> list[Expression]:
-    match step:
-        case When(condition):
-            return [condition.test]
-        case ForEach(of):
-            return [of]
-        case Find(_, keys):
-            return [_of(key) for key in keys]
-    return []
-
-
-def _of(key: Key) -> Expression:
-    return key.of if isinstance(key, Each) else key
-
-
-def _is_verified(expr: Expression) -> bool:
-    """Whether an expression cannot come out as wished without the token: of OR, every side must be so."""
-    match expr:
-        case Call("or", args):
-            return all(_is_verified(arg) for arg in args)
-        case Call("and", args):
-            return any(_is_verified(arg) for arg in args)
-    return bool(dependencies(expr).requests & VERIFIED)

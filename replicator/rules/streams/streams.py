@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from yaml import MappingNode, Node, ScalarNode, SequenceNode
 
 from replicator.rules.context import ACCEPT, Context, accepts_danger
-from replicator.rules.definitions import warn
+from replicator.rules.definitions.danger import GATED, OPEN, Bond, bond_of
 from replicator.rules.model import DataQuery, Definition, ParameterQuery
 from replicator.rules.sql.reader import NotUnderstood
 from replicator.rules.sql.statement import Statement, open_statement
@@ -33,10 +33,6 @@ from replicator.text.nodes import Document, dotted, nearest
 
 KEYS = ("auto_subscribe", "priority", ACCEPT, "with", "query", "queries")
 DEFAULT_PRIORITY = 3
-DANGER = (
-    "these buckets depend only on what a client sends, and a client can send anything; compare with the "
-    f"token, such as auth.user_id(), or accept it with `{ACCEPT}: true`"
-)
 
 
 def read_stream(document: Document, name: str, node: Node, context: Context) -> Definition | None:
@@ -182,11 +178,18 @@ class _Stream:
                 what = f"a bucket has at most {self._context.limits.parameters} parameters"
                 raise Refusal(what, Place(statement, 0))
             way = ParameterQuery(steps, values, self.priority)
-            if not (is_accepted or self._is_accepted) and warn.is_open_to_clients(way):
-                raise Refusal(DANGER, Place(statement, 0))
+            self._check_bond(way, Place(statement, 0), is_accepted or self._is_accepted)
             data = DataQuery(primary.name, output, columns, (term,), text=text)
             found.append(Reached(steps, values, data, text))
         return found
+
+    def _check_bond(self, way: ParameterQuery, place: Place, is_accepted: bool) -> None:
+        bond = Bond.BOUND if is_accepted else bond_of(way)
+        if bond in OPEN:
+            what = f"{OPEN[bond]}; compare with the token, such as `column = auth.user_id()`, or accept it"
+            raise Refusal(f"{what} with `{ACCEPT}: true`", place)
+        if bond is Bond.GATED:
+            place.statement.warn(GATED, place.location)
 
 
 def read_cte(

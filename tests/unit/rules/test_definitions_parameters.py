@@ -295,10 +295,14 @@ MIXED = (
     "`request value IN array column` or `array column && request array`"
 )
 OR = "both sides of OR must use the same values of the request; split it into two queries"
-OPEN = (
-    "these buckets depend only on what a client sends, and a client can send anything; "
-    "compare with the token, such as request.user_id(), or accept it with "
+ACCEPT = (
+    "compare with the token, such as `column = request.user_id()`, or accept it with "
     "`accept_potentially_dangerous_queries: true`"
+)
+OPEN = f"these buckets depend only on what a client sends, and a client can send anything; {ACCEPT}"
+MENTIONED = (
+    "these buckets depend only on what a client sends, and a client can send anything: "
+    f"the token is mentioned, and does not decide which rows there are; {ACCEPT}"
 )
 ONE_IN = "only one condition can go through an array of the request"
 
@@ -372,7 +376,7 @@ REFUSED: dict[str, list[tuple[int, str]]] = {
     "SELECT user_parameters.p AS x": [(9, OPEN)],
     "SELECT value AS x FROM json_each(request.parameters() -> 'p')": [(9, OPEN)],
     "SELECT id AS x FROM t WHERE code = request.parameter('code') AND public = 1": [(9, OPEN)],
-    "SELECT WHERE request.parameter('p') = 'a' OR request.user_id() = 'b'": [(9, OPEN)],
+    "SELECT WHERE request.parameter('p') = 'a' OR request.user_id() = 'b'": [(9, MENTIONED)],
     "SELECT id AS x FROM t WHERE a IN (SELECT b FROM u WHERE c = request.parameter('c'))": [(9, OPEN)],
 }
 

@@ -211,7 +211,6 @@ ACCEPTED = (
     "query: SELECT * FROM a WHERE x = subscription.parameter('x') AND y = auth.user_id()",
     "query: SELECT * FROM a WHERE x = subscription.parameter('x')"
     " AND x IN (SELECT y FROM b WHERE z = auth.user_id())",
-    "query: SELECT * FROM a WHERE subscription.parameter('x') = auth.user_id()",
     "{query: SELECT * FROM a, accept_potentially_dangerous_queries: false}",
     "{query: SELECT * FROM a WHERE x = connection.parameter('x'), "
     "accept_potentially_dangerous_queries: true}",

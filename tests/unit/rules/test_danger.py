@@ -1,0 +1,214 @@
+"""Where what a client sends decides about rows: what the token protects, and what only mentions it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.rules.plans import read, refused, warned
+from tests.unit.rules.told import of_query
+
+P, Q = "request.parameters() ->> 'x'", "request.parameter('q')"
+ME = "request.user_id()"
+ROLE = "request.jwt() ->> 'role'"
+
+#: Nothing of the token decides which rows there are.
+OPEN = (
+    # Nothing of it is there.
+    f"SELECT {P} AS x",
+    "SELECT user_parameters.x AS x",
+    "SELECT value AS x FROM json_each(request.parameters() -> 'xs')",
+    f"SELECT id AS x FROM t WHERE code = {Q}",
+    f"SELECT id AS x FROM t WHERE a IN (SELECT b FROM u WHERE c = {Q})",
+    # It is beside what the client sends, in one value.
+    f"SELECT coalesce({P}, {ME}) AS x",
+    f"SELECT coalesce({ME}, {P}) AS x",
+    f"SELECT ifnull({P}, {ME}) AS x",
+    f"SELECT {P} || {ME} AS x",
+    f"SELECT iif({ME} IS NULL, {ME}, {P}) AS x",
+    f"SELECT CASE WHEN {ME} IS NOT NULL THEN {P} END AS x",
+    f"SELECT CASE WHEN {Q} = '1' THEN {ME} ELSE {P} END AS x",
+    f"SELECT replace({ME}, {ME}, {P}) AS x",
+    f"SELECT id AS x FROM t WHERE owner = coalesce({P}, {ME})",
+    # The client says which claim, or what is in it.
+    f"SELECT request.jwt() ->> ({P}) AS x",
+    f"SELECT request.jwt() -> 'orgs' ->> ({P}) AS x",
+    f"SELECT json_extract(request.jwt(), {Q}) AS x",
+    f"SELECT id AS x FROM t WHERE owner = request.jwt() ->> ({P})",
+    f"SELECT value AS x FROM json_each(request.jwt() -> ({P}))",
+    # It is there, and that is all that is asked.
+    f"SELECT {P} AS x WHERE {ME} IS NOT NULL",
+    f"SELECT {P} AS x WHERE {ROLE} IS NOT NULL",
+    f"SELECT {P} AS x WHERE {ME} != ''",
+    f"SELECT {P} AS x WHERE {ME} > ''",
+    f"SELECT {P} AS x WHERE {ME} LIKE '%'",
+    f"SELECT {P} AS x WHERE length({ME}) > 0",
+    f"SELECT {P} AS x WHERE typeof({ME}) = 'text'",
+    f"SELECT {P} AS x WHERE {ME} = {ME}",
+    f"SELECT {P} AS x WHERE request.jwt() ->> 'sub' = {ME}",
+    f"SELECT {P} AS x WHERE request.jwt() ->> 'aud' = 'app'",
+    f"SELECT {P} AS x WHERE request.jwt() ->> 'iss' IN ('a', 'b')",
+    f"SELECT {P} AS x WHERE request.jwt() ->> 'exp' > 0",
+    f"SELECT {P} AS x WHERE {ROLE} = 'authenticated'",
+    f"SELECT {P} AS x WHERE {ROLE} IN ('admin', 'authenticated')",
+    f"SELECT {P} AS x WHERE coalesce({ROLE}, 'admin') = 'admin'",
+    f"SELECT {P} AS x WHERE NOT ({ROLE} = 'guest')",
+    f"SELECT {P} AS x WHERE {ROLE} != 'guest'",
+    f"SELECT {P} AS x WHERE {ROLE} = 'admin' OR {Q} = '1'",
+    f"SELECT {P} AS x WHERE {ROLE} = 'admin' OR {ME} IS NOT NULL",
+    f"SELECT {P} AS x WHERE {ROLE} = {Q}",
+    f"SELECT {P} AS x WHERE {ME} = 'a' OR {Q} = 'b'",
+    f"SELECT {P} AS x, {ME} IS NOT NULL AS y",
+    f"SELECT {P} AS x, typeof({ME}) AS y",
+    f"SELECT {P} AS x, length({ME}) AS y",
+    f"SELECT {P} AS x, CASE WHEN {ME} IS NULL THEN 'a' ELSE 'b' END AS y",
+    f"SELECT id AS x FROM t WHERE owner = {P} AND {ME} IS NOT NULL",
+    f"SELECT id AS x FROM t WHERE owner = {P} AND typeof({ME}) = kind",
+    # The client says who it is, or who else is.
+    f"SELECT {P} AS x WHERE {ME} = {Q}",
+    f"SELECT {P} AS x WHERE {ME} IN request.parameters() -> 'lists'",
+    f"SELECT WHERE {ME} IN request.parameters() -> 'lists'",
+    f"SELECT id AS x FROM t WHERE owner = {P} AND {ME} IN request.parameters() -> 'lists'",
+    f"SELECT value AS x FROM json_each(request.parameters() -> 'xs') WHERE {ME} = key",
+    f"SELECT value AS x FROM json_each(request.parameters() -> 'xs')"
+    f" WHERE 'a' IN (SELECT c FROM u WHERE request.parameters() -> 'xs' && cs AND d = {Q})",
+    f"SELECT {P} AS x WHERE (request.jwt() -> 'orgs') && (request.parameters() -> 'orgs')",
+)
+#: The token decides who may ask, and a client which rows: told, and accepted.
+GATED = (
+    f"SELECT {P} AS x WHERE {ROLE} = 'admin'",
+    f"SELECT {P} AS x WHERE 'admin' = {ROLE}",
+    f"SELECT {P} AS x WHERE {Q} = 'a' AND {ROLE} = 'admin'",
+    f"SELECT {P} AS x WHERE {ROLE} IN ('admin', 'nurse')",
+    f"SELECT {P} AS x WHERE coalesce({ROLE}, 'none') = 'admin'",
+    f"SELECT {P} AS x WHERE 'admin' IN request.jwt() -> 'roles'",
+    f"SELECT {P} AS x WHERE request.jwt() -> 'app_metadata' ->> 'is_admin'",
+    f"SELECT {P} AS x WHERE token_parameters.is_admin IS TRUE",
+    f"SELECT {P} AS x WHERE request.jwt() ->> 'level' >= 3",
+    f"SELECT {P} AS x WHERE request.jwt() ->> 'email' LIKE '%@clinic.example'",
+    f"SELECT {P} AS x WHERE {ROLE} = 'admin' OR {ME} = 'u1'",
+    f"SELECT {P} AS x WHERE {ROLE} = 'admin' AND {ME} IS NOT NULL",
+    f"SELECT id AS x FROM t WHERE code = {Q} AND {ROLE} = 'admin'",
+)
+#: Which rows there are follows from the token, or not from what a client sends.
+BOUND = (
+    f"SELECT {ME} AS x WHERE {Q} = '2'",
+    f"SELECT {ME} AS x WHERE ifnull({P}, '1') = '1'",
+    f"SELECT {P} AS x, {ME} AS y",
+    f"SELECT {P} AS x, upper({ME}) AS y",
+    f"SELECT {P} AS x, coalesce(request.jwt() ->> 'org', {ME}) AS y",
+    f"SELECT {P} AS x, CASE WHEN {ROLE} = 'a' THEN {ME} END AS y",
+    f"SELECT value AS x, {ME} AS y FROM json_each(request.parameters() -> 'xs')",
+    f"SELECT {P} AS x WHERE {P} = {ME}",
+    f"SELECT {P} AS x WHERE {P} IN request.jwt() -> 'orgs'",
+    f"SELECT upper({P}) AS x WHERE {P} = {ME}",
+    f"SELECT value AS x FROM json_each(request.parameters() -> 'xs') WHERE value = {ME}",
+    "SELECT value AS x FROM json_each(request.parameters() -> 'xs') WHERE value IN request.jwt() -> 'orgs'",
+    f"SELECT value AS x FROM json_each(request.jwt() -> 'orgs') WHERE value = {P}",
+    f"SELECT id AS x FROM t WHERE a = {P} AND owner = {ME}",
+    f"SELECT id AS x FROM t WHERE a = {P} AND {ME} IN members",
+    f"SELECT id AS x FROM t WHERE a = {P} AND org IN request.jwt() -> 'orgs'",
+    f"SELECT id AS x FROM t WHERE a = {P} AND b IN (SELECT c FROM u WHERE d = {ME})",
+    f"SELECT id AS x FROM t WHERE owner = {P} AND {P} = {ME}",
+    f"SELECT {P} AS x WHERE {P} IN (SELECT c FROM u WHERE d = {ME})",
+    "SELECT id AS x FROM t WHERE public = 1",
+    f"SELECT WHERE {Q} = 'a' AND {ROLE} = 'admin'",
+    f"SELECT FROM t WHERE code = {Q} AND owner = {ME}",
+)
+
+
+def data(parameters: str) -> str:
+    names = "xy" if " AS y" in parameters else "x" if " AS x" in parameters else ""
+    where = " AND ".join(f"{name} = bucket.{name}" for name in names)
+    return f"SELECT * FROM t WHERE {where}" if where else "SELECT * FROM t"
+
+
+@pytest.mark.parametrize("sql", OPEN)
+@pytest.mark.parametrize("top", ["", "config: {edition: 2}\n"])
+def test_a_token_that_is_only_mentioned_does_not_protect(sql: str, top: str) -> None:
+    [problem] = refused(sql, data(sql), top=top)
+    assert "these buckets depend only on what a client sends" in problem
+    assert "accept_potentially_dangerous_queries: true" in problem
+    accepted = "    accept_potentially_dangerous_queries: true"
+    assert read(sql, data(sql), top=top, extra=accepted).definitions
+
+
+@pytest.mark.parametrize("sql", GATED)
+def test_a_token_that_says_who_may_ask_is_told_of(sql: str) -> None:
+    whys = warned(sql, data(sql))
+    assert [why for why in whys if "whoever the token lets in gets whichever of these rows" in why], whys
+    accepted = "    accept_potentially_dangerous_queries: true"
+    assert not [why for why in warned(sql, data(sql), extra=accepted) if "lets in" in why]
+
+
+@pytest.mark.parametrize("sql", BOUND)
+def test_a_token_that_decides_about_rows_protects(sql: str) -> None:
+    assert not [why for why in warned(sql, data(sql)) if "lets in" in why]
+
+
+X = "connection.parameter('x')"
+S = "subscription.parameter('s')"
+I = "auth.user_id()"  # noqa: E741  # who asks
+
+OPEN_STREAMS = (
+    f"SELECT * FROM a WHERE x = {X}",
+    f"SELECT * FROM a WHERE x = {I} OR x = {S}",
+    f"SELECT * FROM a WHERE x IN (SELECT y FROM b WHERE z = {S})",
+    f"SELECT * FROM a WHERE x = {X} AND {I} IS NOT NULL",
+    f"SELECT * FROM a WHERE x = ifnull({X}, {I})",
+    f"SELECT * FROM a WHERE x = CASE WHEN {I} IS NULL THEN {I} ELSE {X} END",
+    f"SELECT * FROM a WHERE x = auth.parameter({X})",
+    f"SELECT * FROM a WHERE x = auth.parameters() ->> {S}",
+    f"SELECT * FROM a WHERE x IN (SELECT y FROM b WHERE z = {X}) AND length({I}) > 0",
+    f"SELECT * FROM a WHERE {S} = {I}",
+    f"SELECT * FROM a WHERE x = {X} AND {S} = {I}",
+    f"SELECT * FROM a WHERE {I} IN connection.parameters() -> 'lists'",
+    f"SELECT * FROM a WHERE x = {X} AND {I} IN connection.parameters() -> 'lists'",
+    "SELECT * FROM a WHERE x IN connection.parameters() -> 'lists'",
+    f"SELECT a.* FROM a, b WHERE a.x = b.x AND b.y = {X}",
+    f"SELECT * FROM a WHERE x = {X} AND auth.parameter('aud') = 'app'",
+    f"SELECT * FROM a WHERE x = {X} AND NOT auth.parameter('r') = 'guest'",
+)
+GATED_STREAMS = (
+    f"SELECT * FROM a WHERE x = {X} AND auth.parameter('r') = 'admin'",
+    f"SELECT * FROM a WHERE x = {X} AND {I} IN (SELECT who FROM admins)",
+    f"SELECT * FROM a WHERE x = {X} AND 'admin' IN auth.parameters() -> 'roles'",
+)
+BOUND_STREAMS = (
+    f"SELECT * FROM a WHERE x = {S} AND y = {I}",
+    f"SELECT * FROM a WHERE x = {S} AND x = {I}",
+    f"SELECT * FROM a WHERE x = {S} AND {S} = {I}",
+    f"SELECT * FROM a WHERE x = {S} AND {S} IN auth.parameters() -> 'orgs'",
+    f"SELECT * FROM a WHERE x = {S} AND x IN auth.parameters() -> 'orgs'",
+    f"SELECT * FROM a WHERE x = {S} AND {I} IN members",
+    f"SELECT * FROM a WHERE x = {S} AND x IN (SELECT y FROM b WHERE z = {I})",
+    f"SELECT * FROM a WHERE x = {S} AND {S} IN (SELECT y FROM b WHERE z = {I})",
+    f"SELECT * FROM a WHERE x IN (SELECT y FROM b WHERE z = {S} AND w = {I})",
+    f"SELECT a.* FROM a, b, c WHERE a.x = b.x AND b.y = {X} AND a.z = c.z AND c.w = {I}",
+    f"SELECT a.* FROM a, b, c WHERE a.x = b.x AND b.y = {X} AND b.z = c.z AND c.w = {I}",
+    f"SELECT a.* FROM a, b WHERE a.x = b.x AND b.y = {X} AND b.z = {I}",
+    f"SELECT * FROM a WHERE x = ifnull(auth.parameter('org'), {I}) AND y = {S}",
+    f"SELECT * FROM a WHERE {S} = '2' AND x = {I}",
+    f"SELECT * FROM a WHERE {S} = '2' AND auth.parameter('r') = 'admin'",
+)
+
+
+@pytest.mark.parametrize("sql", OPEN_STREAMS)
+@pytest.mark.parametrize("edition", [2, 3])
+def test_a_stream_that_only_mentions_the_token_is_refused(sql: str, edition: int) -> None:
+    [problem] = of_query(sql.replace("*", "id", 1) if "a.*" not in sql else sql, edition).problems()
+    assert "these buckets depend only on what a client sends" in problem
+    assert not of_query(sql, edition, accept_potentially_dangerous_queries="true").problems()
+
+
+@pytest.mark.parametrize("sql", GATED_STREAMS)
+def test_a_stream_that_asks_who_may_ask_is_told_of(sql: str) -> None:
+    found = of_query(sql)
+    assert found.problems() == []
+    [told] = found.warnings()
+    assert "whoever the token lets in gets whichever of these rows" in told
+
+
+@pytest.mark.parametrize("sql", BOUND_STREAMS)
+def test_a_stream_whose_rows_the_token_decides_is_quiet(sql: str) -> None:
+    found = of_query(sql)
+    assert (found.problems(), found.warnings()) == ([], [])
