@@ -63,8 +63,11 @@ class Context:
     _columns: dict[TableName, Mapping[str, int] | None] = field(default_factory=dict)
 
     def refuse(self, node: Node | None, key: str, what: str, offset: int | None = None) -> None:
-        """Note a problem at a node, or at the character at `offset` of a scalar's value."""
+        """Note a problem at a node, or at the character at `offset` of a scalar's value, once."""
+        problems = self.document.problems
         self.document.refuse(node, key, what, offset)
+        if problems[-1] in problems[:-1]:
+            problems.pop()
 
     def warn(self, node: Node | None, key: str, what: str, offset: int | None = None) -> None:
         """Note something that may not mean what its writer thinks, once for each place."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from yaml import Node
 
 from replicator.rules.context import Context
-from replicator.rules.definitions import warn
+from replicator.rules.definitions import known_types
 from replicator.rules.definitions.placements import Placements
 from replicator.rules.definitions.scopes import DataScope, RowScope
 from replicator.rules.model import DataQuery, Output, Star
@@ -117,7 +117,7 @@ def check_types(placements: Placements, types: list[frozenset[str | None]]) -> N
     for statement, at, shown, kind, location in placements.compared:
         if placements.as_text[at] or not types[at]:
             continue
-        if all(warn.differ(kind, other) for other in types[at]):
+        if all(known_types.differ(kind, other) for other in types[at]):
             others = " or ".join(sorted(other or "" for other in types[at]))
             name = placements.parameters[at]
             what = f"{shown} is {kind} and bucket.{name} is {others}: these are never equal"

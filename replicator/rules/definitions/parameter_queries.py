@@ -11,7 +11,7 @@ from typing import NamedTuple
 from yaml import Node
 
 from replicator.rules.context import ACCEPT, Context
-from replicator.rules.definitions import warn
+from replicator.rules.definitions import known_types
 from replicator.rules.definitions.danger import GATED, OPEN, Bond, bond_of
 from replicator.rules.definitions.scopes import EachScope, ParameterScope, RequestScope, RowScope
 from replicator.rules.definitions.steps import in_order, numbered
@@ -178,7 +178,7 @@ def _column(statement: Statement, scope: ParameterScopes, target: Target) -> Cho
         raise NotUnderstood(what, target.location)
     if about.now:
         raise NotUnderstood("now() cannot be part of a bucket's name", target.location)
-    return Chosen(target.name, value, warn.type_of(value, scope))
+    return Chosen(target.name, value, known_types.type_of(value, scope))
 
 
 def _priority(target: Target) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from replicator.rules.definitions import warn
+from replicator.rules.definitions.known_types import differ, shown, type_of
 from replicator.rules.definitions.scopes import DataScope, RowScope
 from replicator.rules.definitions.windows import read_windows
 from replicator.rules.expression import BucketParameter, Call, Expression
@@ -170,8 +171,8 @@ class Placements:
         at, value = (left, other) if left is not None else (right, one)
         if at is None or dependencies(value).bucket:
             raise NotUnderstood(FORMS, location_of(node))
-        kind = None if is_each else warn.type_of(value, scope)
-        self.compared.append(Compared(statement, at, warn.shown(value), kind, location_of(node)))
+        kind = None if is_each else type_of(value, scope)
+        self.compared.append(Compared(statement, at, shown(value), kind, location_of(node)))
         return Way(places=(Place(at, Each(value) if is_each else value),))
 
     def _subquery(self, statement: Statement, node: SqlNode, scope: DataScope) -> list[Way]:
@@ -183,8 +184,8 @@ class Placements:
         for member in members_of(statement, node):
             mine = DataScope(RowScope(statement, member.source), self.parameters)
             column = self._selected(statement, member, mine)
-            if warn.differ(warn.type_of(value, scope), warn.type_of(column, mine)):
-                what = f"{warn.shown(value)} is never equal to {warn.shown(column)}: write ::text after both"
+            if differ(type_of(value, scope), type_of(column, mine)):
+                what = f"{shown(value)} is never equal to {shown(column)}: write ::text after both"
                 statement.warn(what, member.location)
             inner = self._conditions(statement, member.where, mine)
             ways += [self._joined(statement, node, member, value, column, way) for way in inner]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from replicator.rules.definitions import warn
+from replicator.rules.definitions.comparisons import check_comparisons
 from replicator.rules.definitions.scopes import EachScope, ParameterScope, RequestScope, RowScope
 from replicator.rules.definitions.steps import FIRST_MARK
 from replicator.rules.definitions.windows import read_windows
@@ -142,7 +143,7 @@ class Ways:
 
     def _matches(self, node: SqlNode, scope: ParameterScopes) -> list[Way]:
         test = self._statement.read(node, scope)
-        warn.check_equality(self._statement, test, node, scope)
+        check_comparisons(self._statement, test, node, scope)
         match test:
             case Call("in list", (one, *others)):
                 return [self._match(Call("=", (one, other)), node) for other in others]

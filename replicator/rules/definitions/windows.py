@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from replicator.rules.definitions import warn
+from replicator.rules.definitions import known_types
 from replicator.rules.definitions.scopes import DataScope, ParameterScope
 from replicator.rules.expression import Call, Expression, Literal
 from replicator.rules.model import Predicate, Window
@@ -69,12 +69,12 @@ def read_windows(
 def _moment(statement: Statement, node: SqlNode, scope: Scope) -> Expression:
     """What is compared with the time, which must be a timestamp."""
     found = _of_row(statement, node, scope)
-    if isinstance(scope, DataScope | ParameterScope) and warn.type_of(found, scope) in (
+    if isinstance(scope, DataScope | ParameterScope) and known_types.type_of(found, scope) in (
         "integer",
         "real",
         "blob",
     ):
-        what = f"{warn.shown(found)} is no timestamp: this never holds as it is meant"
+        what = f"{known_types.shown(found)} is no timestamp: this never holds as it is meant"
         statement.warn(what, location_of(node))
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from replicator.rules.definitions import warn
+from replicator.rules.definitions.comparisons import check_comparisons
 from replicator.rules.expression import Call, Expression
 from replicator.rules.streams.branches import Branch
 from replicator.rules.streams.scoped import Condition, Table, origins_of
@@ -32,7 +33,7 @@ def check_branch(branch: Branch) -> None:
         types = _Types(branch, condition)
         culprit = warn.opened_by_null(condition.test, statement.context.dialect.edition)
         if culprit is not None and _is_there(branch, culprit):
-            warn.check_equality(statement, condition.test, node, types)
+            check_comparisons(statement, condition.test, node, types)
         else:
             warn.check_condition(statement, condition.test, node, types)
 

@@ -363,6 +363,7 @@ def test_without_a_catalogue_nothing_is_said_of_tables() -> None:
 def test_columns_of_a_wildcard_are_those_of_all_its_tables() -> None:
     tables = {("public", "t_1"): {"id": 25}, ("public", "t_2"): {"id": 25, "b": 25}}
     assert warned(None, 'SELECT * FROM "t_%" WHERE b = 1 AND c = 1', tables=tables) == [
-        "4:35: d.data[0]: b is text and the number is integer: these are never equal; compare with text",
+        "4:35: d.data[0]: b is text and the number is integer: these are never equal; "
+        "compare with text, or write CAST(b AS numeric)",
         "4:45: d.data[0]: t_% has no column c; what can stand here: b, id",
     ]
