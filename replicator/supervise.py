@@ -15,6 +15,7 @@ from typing import NamedTuple
 from replicator import __version__
 from replicator.buckets.divergence import beginning, divergence, standing
 from replicator.buckets.lookups import Lookups
+from replicator.buckets.numbers import Numbers
 from replicator.buckets.read import position
 from replicator.buckets.rows import RowStates
 from replicator.buckets.ticking import tick
@@ -142,7 +143,8 @@ async def _open(stack: AsyncExitStack, config: Config, rules: Rules) -> Ready:
     notes = await opened(connected(config.storage_dsn, "tables", schema=schema))
     clinic = await opened(connected(printing(config.source_dsn), "copy"))
     await require_ready(clinic, source.publication, rules.tables())
-    writer = await open_or_begin(store, clinic, config)
+    numbers = Numbers(await opened(connected(config.storage_dsn, "numbers", schema=schema)))
+    writer = await open_or_begin(store, clinic, config, numbers)
     wanted = Wanted(
         config.source_dsn, source.slot, source.publication, rules.tables(), partial(digest_of, rules)
     )
@@ -175,10 +177,10 @@ async def _open(stack: AsyncExitStack, config: Config, rules: Rules) -> Ready:
     return Ready(stream, Weaver(copies, RowStates(store, source.slot)), copier, lookups, writer)
 
 
-async def open_or_begin(store: Connection, clinic: Connection, config: Config) -> Writer:
+async def open_or_begin(store: Connection, clinic: Connection, config: Config, numbers: Numbers) -> Writer:
     """The writer of this slot; on the very first start, with its slot created and its checkpoint begun."""
     name = config.source.slot
-    opened = await open_writer(store, name)
+    opened = await open_writer(store, name, numbers)
     # Looked at only now that nobody else writes: what was seen before could be older than what is stored.
     identity = await identify(config.source_dsn)
     now = Source(identity.system_id, identity.timeline)
@@ -186,7 +188,7 @@ async def open_or_begin(store: Connection, clinic: Connection, config: Config) -
     if slot is not None:
         await require_ours(clinic, name, slot)
     if opened is None:
-        return await _begin(store, clinic, config, slot, now)
+        return await _begin(store, clinic, config, slot, now, numbers)
     writer, position = opened
     problem = divergence(name, identity, slot, position)
     given_up = standing(identity, slot and slot.confirmed_lsn), beginning(identity)
@@ -207,7 +209,12 @@ async def open_or_begin(store: Connection, clinic: Connection, config: Config) -
 
 
 async def _begin(
-    store: Connection, clinic: Connection, config: Config, slot: Slot | None, now: Source
+    store: Connection,
+    clinic: Connection,
+    config: Config,
+    slot: Slot | None,
+    now: Source,
+    numbers: Numbers,
 ) -> Writer:
     """The first start: nothing is stored, so a slot that is there has to be unread and whole."""
     name = config.source.slot
@@ -216,7 +223,7 @@ async def _begin(
         require_unread(name, slot)
     lsn = (slot and slot.confirmed_lsn) or await _make_slot(clinic, config)
     await begin(store, name, lsn, now)
-    opened = await open_writer(store, name)
+    opened = await open_writer(store, name, numbers)
     assert opened is not None, "a checkpoint was begun a moment ago"
     return opened[0]
 

@@ -60,56 +60,126 @@ WHERE slot = %(slot)s::text AND fence = %(fence)s::bigint
 FOR UPDATE
 
 -- name: append_ops
-COPY ops (bucket, op_id, op, object_type, object_id, subkey, checksum, data) FROM STDIN
+COPY ops (op_id, bucket, checksum, op, object_type, object_id, subkey, data) FROM STDIN
+
+-- name: number_buckets
+-- The numbers of buckets, those without one given one. Of names given to two at once, both see the same number.
+WITH made AS (
+    INSERT INTO buckets (name)
+    SELECT wanted.name FROM unnest(%(names)s::text[]) AS wanted (name)
+    WHERE NOT EXISTS (SELECT FROM buckets AS b WHERE b.name = wanted.name)
+    ON CONFLICT (name) DO UPDATE SET name = excluded.name
+    RETURNING name, id)
+SELECT name, id FROM made
+UNION ALL
+SELECT b.name, b.id FROM buckets AS b WHERE b.name = ANY (%(names)s::text[])
 
 -- name: sweep_table
 -- Rows of one source table that buckets still hold, last put at or before an op, are removed from them.
-INSERT INTO ops (bucket, op_id, op, object_type, object_id, subkey, checksum)
-SELECT bucket, %(after)s::bigint + row_number() OVER (ORDER BY op_id), 'REMOVE', object_type, object_id,
-       subkey, hashtext(object_type || chr(9) || object_id)::bigint & 4294967295
-FROM (SELECT DISTINCT ON (bucket, object_type, object_id, subkey) * FROM ops
-      WHERE starts_with(subkey, %(prefix)s::text)
-      ORDER BY bucket, object_type, object_id, subkey, op_id DESC) AS latest
-WHERE op = 'PUT' AND op_id <= %(begun)s::bigint
+WITH swept AS (
+    INSERT INTO ops (bucket, op_id, op, object_type, object_id, subkey, checksum)
+    SELECT bucket, %(after)s::bigint + row_number() OVER (ORDER BY op_id), 'REMOVE', object_type, object_id,
+           subkey, hashtext(object_type || chr(9) || object_id)
+    FROM (SELECT DISTINCT ON (bucket, object_type, object_id, subkey) * FROM ops
+          WHERE starts_with(subkey, %(prefix)s::text)
+          ORDER BY bucket, object_type, object_id, subkey, op_id DESC) AS latest
+    WHERE op = 'PUT' AND op_id <= %(begun)s::bigint
+    RETURNING bucket)
+SELECT (SELECT count(*) FROM swept), ARRAY(SELECT DISTINCT bucket FROM swept LIMIT %(limit)s::integer)
+
+-- name: sum_up
+-- What these buckets come to, up to the last op each has.
+INSERT INTO totals (bucket, op_id, checksum, count)
+SELECT asked.bucket, since.op_id, mod(coalesce(was.checksum, 0) + since.checksum, 4294967296),
+       coalesce(was.count, 0) + since.count
+FROM unnest(%(buckets)s::integer[]) AS asked (bucket)
+LEFT JOIN LATERAL (SELECT * FROM totals AS t WHERE t.bucket = asked.bucket ORDER BY op_id DESC LIMIT 1) AS was
+  ON true
+CROSS JOIN LATERAL (
+    SELECT max(o.op_id) AS op_id, sum(o.checksum::bigint & 4294967295) AS checksum, count(*) AS count FROM ops AS o
+    WHERE o.bucket = asked.bucket AND o.op_id > coalesce(was.op_id, 0)) AS since
+WHERE since.op_id IS NOT NULL
 
 -- name: advance
--- Forward only, and only by the writer whose fence stands. Readers follow unless a table is being copied.
+-- Forward only, and only by the writer whose fence stands. Readers follow unless a table is being copied, and
+-- are told what has changed. Postgres folds the notices of one transaction.
 WITH stored AS (
     SELECT %(op_id)s::bigint AS op_id, %(lsn)s::pg_lsn AS lsn, NOT EXISTS (
-        SELECT FROM tables WHERE tables.slot = %(slot)s::text AND state <> 'copied') AS is_whole)
-UPDATE checkpoints AS c
-SET op_id = stored.op_id, lsn = stored.lsn, clock = %(clock)s::float8, recorded_at = now(),
-    shown_op_id = CASE WHEN is_whole THEN stored.op_id ELSE shown_op_id END,
-    shown_lsn = CASE WHEN is_whole THEN stored.lsn ELSE shown_lsn END
-FROM stored
-WHERE slot = %(slot)s::text AND fence = %(fence)s::bigint
-  AND c.op_id <= stored.op_id AND c.lsn <= stored.lsn
-
--- name: announce
--- Wake whoever reads buckets. One name, no payload: Postgres folds the notices of one transaction.
-NOTIFY replicator_checkpoint
+        SELECT FROM tables WHERE tables.slot = %(slot)s::text AND state <> 'copied') AS is_whole),
+advanced AS (
+    UPDATE checkpoints AS c
+    SET op_id = stored.op_id, lsn = stored.lsn, clock = %(clock)s::float8, recorded_at = now(),
+        shown_op_id = CASE WHEN is_whole THEN stored.op_id ELSE shown_op_id END,
+        shown_lsn = CASE WHEN is_whole THEN stored.lsn ELSE shown_lsn END
+    FROM stored
+    WHERE slot = %(slot)s::text AND fence = %(fence)s::bigint
+      AND c.op_id <= stored.op_id AND c.lsn <= stored.lsn
+    RETURNING stored.op_id),
+told AS (
+    INSERT INTO changes (op_id, buckets, lookups, recorded_at)
+    SELECT op_id, %(buckets)s::integer[], %(lookups)s::text[], now() FROM advanced WHERE %(is_change)s::boolean)
+SELECT pg_catalog.pg_notify('replicator_checkpoint', '') FROM advanced
 
 -- name: listen
 LISTEN replicator_checkpoint
 
 -- name: has_bucket
-SELECT EXISTS (SELECT FROM ops WHERE bucket = %(bucket)s::text)
+SELECT EXISTS (SELECT FROM buckets WHERE name = %(bucket)s::text)
 
 -- name: buckets_like
--- Some buckets of this name, each found by one look into the index.
-WITH RECURSIVE found AS (
-    (SELECT bucket FROM ops WHERE bucket >= %(bucket)s::text AND starts_with(bucket, %(bucket)s::text)
-     ORDER BY bucket LIMIT 1)
-    UNION ALL
-    SELECT (SELECT bucket FROM ops WHERE bucket > found.bucket AND starts_with(bucket, %(bucket)s::text)
-            ORDER BY bucket LIMIT 1)
-    FROM found WHERE found.bucket IS NOT NULL)
-SELECT bucket FROM found WHERE bucket IS NOT NULL LIMIT 5
+-- Some buckets of this name.
+SELECT name FROM buckets WHERE name >= %(bucket)s::text AND starts_with(name, %(bucket)s::text)
+ORDER BY name LIMIT 5
 
 -- name: read_ops
 -- Ops of any bucket, or of one, in order, after a position and up to a checkpoint.
-SELECT op_id, bucket, op, object_type, object_id, subkey, checksum, data FROM ops
+SELECT op_id, bucket, op, object_type, object_id, subkey, checksum, data FROM history
 WHERE op_id > %(after)s::bigint AND op_id <= %(upto)s::bigint
   AND (%(bucket)s::text IS NULL OR bucket = %(bucket)s::text)
 ORDER BY op_id
 LIMIT %(limit)s::integer
+
+-- name: totals
+-- What the ops of these buckets come to, up to a checkpoint.
+SELECT b.name, mod(coalesce(was.checksum, 0) + coalesce(since.checksum, 0), 4294967296)::bigint,
+       coalesce(was.count, 0) + since.count
+FROM buckets AS b
+LEFT JOIN LATERAL (
+    SELECT * FROM totals AS t WHERE t.bucket = b.id AND t.op_id <= %(upto)s::bigint
+    ORDER BY op_id DESC LIMIT 1) AS was ON true
+CROSS JOIN LATERAL (
+    SELECT sum(o.checksum::bigint & 4294967295) AS checksum, count(*) AS count FROM ops AS o
+    WHERE o.bucket = b.id AND o.op_id > coalesce(was.op_id, 0) AND o.op_id <= %(upto)s::bigint) AS since
+WHERE b.name = ANY (%(buckets)s::text[])
+
+-- name: changed
+-- What has changed between two checkpoints, as far as it was told. Those before the first are forgotten first: if
+-- there still is one, none is missing after it.
+SELECT c.buckets IS NOT NULL, ARRAY(SELECT b.name FROM buckets AS b WHERE b.id = ANY (c.buckets)), c.lookups
+FROM changes AS c WHERE c.op_id > %(after)s::bigint AND c.op_id <= %(upto)s::bigint
+  AND EXISTS (SELECT FROM changes AS before WHERE before.op_id <= %(after)s::bigint)
+UNION ALL
+SELECT false, NULL, NULL WHERE NOT EXISTS (SELECT FROM changes AS before WHERE before.op_id <= %(after)s::bigint)
+
+-- name: number_of
+SELECT id FROM buckets WHERE name = %(bucket)s::text
+
+-- name: read_bucket
+-- Ops of one bucket, in order, after a position and up to a checkpoint.
+-- Of those that follow so many bytes of others, none; and how many there would have been.
+SELECT op_id, %(name)s::text, op, object_type, object_id, subkey, checksum, data, among
+FROM (SELECT *, count(*) OVER () AS among,
+             sum(octet_length(data)) OVER (ORDER BY op_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+      FROM (SELECT * FROM ops
+            WHERE bucket = %(bucket)s::integer AND op_id > %(after)s::bigint AND op_id <= %(upto)s::bigint
+            ORDER BY op_id LIMIT %(limit)s::integer) AS page) AS measured
+WHERE coalesce(before, 0) < %(bytes)s::bigint ORDER BY op_id
+
+-- name: overtaken
+-- Which ops of that range another one in it has overtaken: their ids in order, eight bytes each.
+SELECT string_agg(int8send(op_id), '' ORDER BY op_id) FROM (
+    SELECT op_id, lead(op_id) OVER (PARTITION BY object_type, object_id, subkey ORDER BY op_id) AS by
+    FROM ops
+    WHERE bucket = %(bucket)s::integer AND op_id > %(after)s::bigint AND op_id <= %(upto)s::bigint
+      AND op IN ('PUT', 'REMOVE')) AS told
+WHERE by IS NOT NULL

@@ -25,15 +25,14 @@ class Inflow:
         self._copy: AsyncCopy | None = None
         self._unanswered = 0
 
-    async def send(self, lines: str) -> None:
+    async def send(self, lines: bytes) -> None:
         """Give storage these lines, and go on without waiting for it."""
         if self._copy is None:
             self._end = AsyncExitStack()
             copying = self._connection.cursor().copy(_q.append_ops)
             self._copy = await self._end.enter_async_context(copying)
-        block = lines.encode()
-        await self._copy.write(block)
-        self._unanswered += len(block)
+        await self._copy.write(lines)
+        self._unanswered += len(lines)
         if self._unanswered >= _UNANSWERED_BYTES:
             await self.rest()
 

@@ -31,6 +31,34 @@ class Op(NamedTuple):
     data: str | None
 
 
+class Total(NamedTuple):
+    """What the ops of a bucket come to, up to a checkpoint."""
+
+    #: The sum of their checksums, modulo 2^32.
+    checksum: int
+    #: How many there are.
+    ops: int
+
+
+class Page(NamedTuple):
+    """Some of a bucket's ops on their way to a client, in their order, as they travel."""
+
+    ops: list[Op]
+    #: Whoever has received them goes on after this one.
+    next_after: OpId
+    has_more: bool
+    #: Whether what was stored has been reduced, meanwhile, to what a later checkpoint makes of it: then this
+    #: one cannot be completed any more, and a later one will be.
+    is_overtaken: bool
+
+
+class Told(NamedTuple):
+    """What may have changed between two checkpoints: buckets, and `lookup<tab>key`; None is all of them."""
+
+    buckets: frozenset[str] | None
+    lookups: frozenset[str] | None
+
+
 class Position(NamedTuple):
     """Where a slot's stream stands and whose log it is, as one row of `checkpoints` says."""
 

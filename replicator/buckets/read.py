@@ -1,12 +1,15 @@
-"""A position in the history → the Ops after it, as checkpoints make them visible."""
+"""A position in the history → the Ops after it, as checkpoints make them visible, and what they come to."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import AsyncIterator, Sequence
 
 from replicator import queries
-from replicator.buckets.model import Checkpoint, Op, OpId, Position
+from replicator.buckets.model import Checkpoint, Op, OpId, Page, Position, Told, Total
+from replicator.buckets.reduce import Reduction, overtaken
 from replicator.database import Connection, rows
 from replicator.wal.lsn import Lsn
 
@@ -15,6 +18,8 @@ _q = queries.load("buckets")
 #: A notice can be lost with the connection that carried it, so a reader also looks by itself.
 _POLL_S = 2.0
 _PAGE_ROWS = 1000
+#: What is read of one bucket at once; one op may be larger.
+_PAGE_BYTES = 1 << 20
 
 
 async def position(connection: Connection, slot: str) -> Position | None:
@@ -55,3 +60,72 @@ async def _pages(
             return
         after = OpId(found[-1][0])
         await asyncio.sleep(0)
+
+
+async def totals(connection: Connection, buckets: Sequence[str], upto: OpId) -> dict[str, Total]:
+    """What each of these buckets comes to at a checkpoint; nothing of those that have no ops."""
+    found = await rows(connection, _q.totals, buckets=list(buckets), upto=upto)
+    return {name: Total(checksum, count) for name, checksum, count in found if count}
+
+
+async def told(connection: Connection, after: OpId, upto: OpId) -> Told:
+    """What may have changed between two checkpoints."""
+    buckets: set[str] | None = set()
+    lookups: set[str] | None = set()
+    for are_told, names, entries in await rows(connection, _q.changed, after=after, upto=upto):
+        buckets = buckets.union(names) if buckets is not None and are_told else None
+        lookups = lookups.union(entries) if lookups is not None and entries is not None else None
+    return Told(
+        None if buckets is None else frozenset(buckets), None if lookups is None else frozenset(lookups)
+    )
+
+
+async def read_bucket(
+    connection: Connection, bucket: str, after: OpId, upto: OpId, *, page_rows: int = _PAGE_ROWS
+) -> AsyncIterator[Page]:
+    """The ops of one bucket after a position and up to a checkpoint, reduced, a page at a time.
+
+    Between two pages anything may happen to the connection but its closing, and the bucket may be compacted.
+    """
+    found = await rows(connection, _q.number_of, bucket=bucket)
+    number = found[0][0] if found else None
+    reduction = Reduction(bucket, is_new=not after)
+    at, known = after, _Known(connection, number, after, upto)
+    while True:
+        read = [] if number is None else await rows(
+            connection, _q.read_bucket, name=bucket, bucket=number, after=at, upto=upto,
+            limit=page_rows, bytes=_PAGE_BYTES,
+        )  # fmt: skip
+        ops = [Op(*row[:8]) for row in read]
+        has_more = bool(read) and (len(read) < read[0][8] or len(read) == page_rows)
+        sent = list(reduction.take(ops, await known.among(ops, is_last=not has_more)))
+        if not has_more:
+            sent += reduction.rest()
+        is_overtaken = reduction.upto > upto
+        after = sent[-1].op_id if sent else after
+        if sent or not has_more or is_overtaken:
+            yield Page(sent, after, has_more, is_overtaken)
+        if not has_more or is_overtaken:
+            return
+        at = ops[-1].op_id
+
+
+class _Known:
+    """Which ops of a range have been overtaken in it, known once for all its pages: eight bytes each."""
+
+    def __init__(self, connection: Connection, number: int | None, after: OpId, upto: OpId) -> None:
+        self._connection = connection
+        self._range = {"bucket": number, "after": after, "upto": upto}
+        self._ids: array[int] | None = None
+
+    async def among(self, ops: Sequence[Op], *, is_last: bool) -> set[OpId]:
+        """The overtaken ones of a page; of the last page, by what follows in itself."""
+        if is_last:
+            return overtaken(ops)
+        if self._ids is None:
+            self._ids = array("q")
+            [(ids,)] = await rows(self._connection, _q.overtaken, **self._range)
+            self._ids.frombytes(ids or b"")
+            self._ids.byteswap()
+        first, last = bisect_left(self._ids, ops[0].op_id), bisect_right(self._ids, ops[-1].op_id)
+        return set(map(OpId, self._ids[first:last]))

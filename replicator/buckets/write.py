@@ -23,11 +23,13 @@ from dataclasses import dataclass
 from psycopg.rows import TupleRow
 
 from replicator import queries
+from replicator.buckets.changed import MOST_TOLD, Changed
 from replicator.buckets.encode import encode_ops
 from replicator.buckets.entries import Entries
 from replicator.buckets.inflow import Inflow
 from replicator.buckets.lookups import Lookups
 from replicator.buckets.model import Checkpoint, OpId, Position
+from replicator.buckets.numbers import Numbers
 from replicator.buckets.read import position
 from replicator.database import Connection, rows
 from replicator.errors import StandingBy, StorageUnready, Unavailable
@@ -40,11 +42,13 @@ from replicator.wal.transactions import Change, Transaction
 _q = queries.load("buckets")
 
 #: So many ops are sent together.
-_LINES_SENT = 500
+_SENT = 500
 #: So many are kept back while the batch before them is being committed.
-_LINES_HELD = 5000
+_HELD = 5000
 #: And never more characters of them than this, however few they are.
 _CHARACTERS_HELD = 4 << 20
+#: What an op takes in storage besides its row.
+_OVERHEAD = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +63,15 @@ class Writer:
     """The one writer of a slot's ops; made by `open_writer`."""
 
     def __init__(
-        self, connection: Connection, slot: str, fence: int, checkpoint: Checkpoint, clock: float = 0.0
+        self,
+        connection: Connection,
+        slot: str,
+        fence: int,
+        checkpoint: Checkpoint,
+        numbers: Numbers,
+        clock: float = 0.0,
     ) -> None:
-        self.connection = connection
+        self.connection, self.numbers = connection, numbers
         self.key = {"slot": slot, "fence": fence}
         #: What is committed, as of the last commit that was answered.
         self.checkpoint = checkpoint
@@ -108,9 +118,14 @@ class Batch:
         self._before = before
         self._op_id: int = before.op_id
         self._lsn = before.lsn
-        self._lines: list[str] = []
+        #: What has been added last, as it is and as lines, and what its first op follows.
+        self._held: list[Put | Remove] = []
+        self._held_after: int = before.op_id
+        self._lines: list[bytes] = []
+        #: How much is kept back.
+        self._ops_held = self._characters_held = 0
         self._entries = Entries()
-        self._characters = 0
+        self._changed = Changed()
         self._is_begun = False
         #: The time at which its rows are where they are: never earlier than that of the batch before.
         self.now = writer.clock
@@ -141,8 +156,8 @@ class Batch:
             self._writer.clock = self.now
             await lookups.advance(self, then)
         await self.add(await lookups.route(changes, self))
-        most = _LINES_HELD if self._writer.is_committing else _LINES_SENT
-        if len(self._lines) >= most or self._characters >= _CHARACTERS_HELD:
+        most = _HELD if self._writer.is_committing else _SENT
+        if self._ops_held >= most or self._characters_held >= _CHARACTERS_HELD:
             await self._send()
         if piece.end_lsn is not None:
             self._lsn = piece.end_lsn
@@ -159,7 +174,9 @@ class Batch:
         elif Enter in kinds or Leave in kinds:
             self._add([intent for intent in intents if isinstance(intent, Put | Remove)])
             entries = [intent for intent in intents if isinstance(intent, Enter | Leave)]
+            await self._encode()
             self._op_id = self._entries.add(entries, self._op_id)
+            self._changed.enter(entries)
             if self._entries.is_full:
                 await self.rest()
         else:
@@ -176,16 +193,17 @@ class Batch:
         return Batch(self._writer, after)
 
     async def _commit(self, after: Checkpoint, then: Callable[[Checkpoint], None]) -> None:
-        writer = self._writer
+        writer, connection = self._writer, self._writer.connection
         await writer.inflow.rest()
-        await self._entries.send(writer.connection)
+        await self._entries.send(connection)
+        if self._changed.due:
+            await connection.execute(_q.sum_up, {"buckets": list(self._changed.due)})
         position = {"op_id": after.op_id, "lsn": str(after.lsn), "clock": self.now}
-        cursor = await writer.connection.execute(_q.advance, writer.key | position)
-        if cursor.rowcount != 1:
+        told = {"is_change": after.op_id > self._before.op_id, **self._changed.told()}
+        if not await rows(connection, _q.advance, **writer.key, **position, **told):
             raise _replaced(str(writer.key["slot"]))
-        await writer.connection.execute(_q.announce)
         mark("appended", lsn=after.lsn, op_id=after.op_id, rows=self.rows)
-        await writer.connection.execute(b"COMMIT")
+        await connection.execute(b"COMMIT")
         writer.checkpoint = after
         mark("stored", lsn=after.lsn, op_id=after.op_id, rows=self.rows)
         then(after)
@@ -206,21 +224,32 @@ class Batch:
             raise Unavailable(f"slot {writer.key['slot']} is stored up to {held.lsn}, not {self._before.lsn}")
 
     def _add(self, intents: Sequence[Put | Remove]) -> None:
-        lines = encode_ops(intents, self._op_id)
-        self._op_id += len(lines)
-        self.rows += len(lines)
-        size = sum(map(len, lines))
+        if not self._held:
+            self._held_after = self._op_id
+        self._held += intents
+        self._op_id += len(intents)
+        self.rows += len(intents)
+        # About what they come to: the last thing that a Put says is its row.
+        size = sum([len(intent[-1]) for intent in intents]) + _OVERHEAD * len(intents)
         self.bytes += size
-        self._characters += size
-        self._lines += lines
+        self._ops_held += len(intents)
+        self._characters_held += size
+
+    async def _encode(self) -> None:
+        """Give what is held its ids, which count on: whatever is added next may take some that are no ops."""
+        if self._held:
+            held, self._held = self._held, []
+            buckets = await self._writer.numbers.of([intent.bucket for intent in held])
+            self._changed.add(buckets, self._held_after)
+            self._lines.append(encode_ops(held, self._held_after, buckets))
 
     async def _send(self) -> None:
         await self._begin()
+        await self._encode()
         if self._lines:
-            lines = "".join(self._lines)
-            self._lines.clear()
-            self._characters = 0
-            await self._writer.inflow.send(lines)
+            lines, self._lines = self._lines, []
+            self._ops_held = self._characters_held = 0
+            await self._writer.inflow.send(b"".join(lines))
 
     async def rest(self) -> None:
         """Be in the transaction, with everything appended so far in it, and nothing under way."""
@@ -241,10 +270,11 @@ class Batch:
         await self.rest()
         self.is_empty = False
         upto = self._op_id if begun is None else begun
-        values = {"after": self._op_id, "prefix": subkey_prefix, "begun": upto}
-        cursor = await self._writer.connection.execute(_q.sweep_table, values)
-        self._op_id += cursor.rowcount
-        self.rows += cursor.rowcount
+        values = {"after": self._op_id, "prefix": subkey_prefix, "begun": upto, "limit": MOST_TOLD + 1}
+        count, buckets = (await rows(self._writer.connection, _q.sweep_table, **values))[0]
+        self._changed.sweep(buckets)
+        self._op_id += count
+        self.rows += count
         if self._writer.lookups is not None:
             await self._writer.lookups.withdraw(self, subkey_prefix, upto)
 
@@ -254,7 +284,7 @@ class Batch:
         return self._op_id
 
 
-async def open_writer(connection: Connection, slot: str) -> tuple[Writer, Position] | None:
+async def open_writer(connection: Connection, slot: str, numbers: Numbers) -> tuple[Writer, Position] | None:
     """Become the one writer of a slot, if it has a checkpoint; None if it never began."""
     if not (await rows(connection, _q.lock_writer, slot=slot))[0][0]:
         # Also true for a moment after a writer was killed, until storage has noticed.
@@ -268,7 +298,7 @@ async def open_writer(connection: Connection, slot: str) -> tuple[Writer, Positi
     stood = await position(connection, slot)
     assert stood is not None, "its fence has just been raised"
     mark("writing", slot=slot, fence=stood.fence, lsn=stood.stored.lsn, op_id=stood.stored.op_id)
-    return Writer(connection, slot, stood.fence, stood.stored, stood.clock), stood
+    return Writer(connection, slot, stood.fence, stood.stored, numbers, stood.clock), stood
 
 
 async def require_alone(connection: Connection, slot: str) -> None:

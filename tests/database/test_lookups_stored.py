@@ -13,6 +13,7 @@ import pytest
 
 from replicator import queries
 from replicator.buckets.lookups import Lookups
+from replicator.buckets.numbers import Numbers
 from replicator.buckets.write import Batch, Source, Writer, begin, open_writer
 from replicator.database import Connection, connected, migrate
 from replicator.rules import keys
@@ -36,7 +37,7 @@ TIGHT = {
 }
 _HELD = """
 SELECT DISTINCT ON (bucket, object_type, object_id, subkey) bucket, object_type, object_id, subkey, op, data
-FROM replicator.ops WHERE op_id <= %s ORDER BY bucket, object_type, object_id, subkey, op_id DESC
+FROM replicator.history WHERE op_id <= %s ORDER BY bucket, object_type, object_id, subkey, op_id DESC
 """
 _STANDING = """
 SELECT lookup, key, value, subkey FROM replicator.lookups
@@ -66,8 +67,9 @@ class Moment(NamedTuple):
 class Store:
     """A writer and what it needs, which can be had anew from what is stored."""
 
-    def __init__(self, connection: Connection, database: Database, rules: Rules) -> None:
+    def __init__(self, connection: Connection, numbers: Numbers, database: Database, rules: Rules) -> None:
         self._connection, self._database, self.rules = connection, database, rules
+        self._numbers = numbers
         self.writer: Writer
         self.batch: Batch
         self.lsn = 1000
@@ -80,7 +82,7 @@ class Store:
         await self.reopen()
 
     async def reopen(self) -> None:
-        opened = await open_writer(self._connection, SLOT)
+        opened = await open_writer(self._connection, SLOT, self._numbers)
         assert opened is not None
         self.writer = opened[0]
         router = Router(self.rules)
@@ -163,8 +165,11 @@ class Store:
 
 @asynccontextmanager
 async def opened(database: Database, rules: Rules) -> AsyncIterator[Store]:
-    async with connected(database.dsn, "write", schema="replicator") as connection:
-        store = Store(connection, database, rules)
+    async with (
+        connected(database.dsn, "write", schema="replicator") as connection,
+        connected(database.dsn, "numbers", schema="replicator") as other,
+    ):
+        store = Store(connection, Numbers(other), database, rules)
         await store.begin()
         try:
             yield store

@@ -42,8 +42,10 @@ async def test_it_says_what_it_waits_for(database: Database, capsys: pytest.Capt
     assert "the first copy" in await said(database, capsys, None)
     database.execute(_CHECKPOINT, [database.name, 6, "0/1"])
     database.execute("""
-        INSERT INTO replicator.ops SELECT 'notices[]', 1, 'PUT', 't', '1', '', 0, '{}' UNION ALL
-        SELECT 'user_data["u' || n || '"]', n, 'PUT', 't', '1', '', 0, '{}' FROM generate_series(2, 6) n""")
+        WITH named AS (
+            INSERT INTO replicator.buckets (name) SELECT 'notices[]' UNION ALL
+            SELECT 'user_data["u' || n || '"]' FROM generate_series(2, 6) n RETURNING id)
+        INSERT INTO replicator.ops SELECT id, id, 0, 'PUT', 't', '1', '', '{}' FROM named""")
     assert await said(database, capsys, None) == ""
     assert await said(database, capsys, "notices[]") == ""
     assert await said(database, capsys, "notices") == (

@@ -24,7 +24,7 @@ from tests.oracle.values import Shown, read
 _NEWEST = """
 SELECT bucket, object_type, object_id, data FROM (
     SELECT DISTINCT ON (bucket, object_type, object_id, subkey) ops.*
-    FROM replicator.ops, replicator.checkpoints WHERE ops.op_id <= shown_op_id
+    FROM replicator.history AS ops, replicator.checkpoints WHERE ops.op_id <= shown_op_id
     ORDER BY bucket, object_type, object_id, subkey, ops.op_id DESC) AS newest
 WHERE op = 'PUT'
 """
@@ -41,7 +41,7 @@ ORDER BY a.attnum
 _REPEATED = """
 SELECT bucket, object_type, object_id, op_id FROM (
     SELECT *, (op, data) IS NOT DISTINCT FROM (lag(op) OVER w, lag(data) OVER w) AS is_repeated
-    FROM replicator.ops
+    FROM replicator.history
     WINDOW w AS (PARTITION BY bucket, object_type, object_id, subkey ORDER BY op_id)) AS told
 WHERE is_repeated
 """

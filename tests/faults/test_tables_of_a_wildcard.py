@@ -30,7 +30,7 @@ CREATE PUBLICATION powersync FOR ALL TABLES;
 _HELD = """
 SELECT bucket, object_type, data::jsonb ->> 'month', count(*) FROM (
     SELECT DISTINCT ON (bucket, object_type, object_id, subkey) bucket, object_type, op, data
-    FROM replicator.ops ORDER BY bucket, object_type, object_id, subkey, op_id DESC) AS newest
+    FROM replicator.history ORDER BY bucket, object_type, object_id, subkey, op_id DESC) AS newest
 WHERE op = 'PUT' GROUP BY 1, 2, 3 ORDER BY 2, 1
 """
 

@@ -21,7 +21,7 @@ from tests.oracle import tight
 _BUCKETS = """
 SELECT bucket, object_type, object_id, data::jsonb FROM (
     SELECT DISTINCT ON (bucket, object_type, object_id, subkey) ops.*
-    FROM replicator.ops, replicator.checkpoints WHERE slot = %s AND ops.op_id <= shown_op_id
+    FROM replicator.history AS ops, replicator.checkpoints WHERE slot = %s AND ops.op_id <= shown_op_id
     ORDER BY bucket, object_type, object_id, subkey, ops.op_id DESC) AS newest
 WHERE op = 'PUT' ORDER BY 1, 2, 3
 """

@@ -6,9 +6,11 @@ of them down in the transaction that stored it, so none is missed and none is ma
 
 from __future__ import annotations
 
+import re
 from collections import deque
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from replicator import queries
 from tests.fixtures.postgres import Connection
 from tests.oracle.history import History, State
 from tests.oracle.values import Shown, read
@@ -38,9 +40,22 @@ SELECT n, xid, op_id, (lsn - '0/0')::bigint, shown_op_id, (shown_lsn - '0/0')::b
 FROM oracle.checkpoints WHERE n > %s ORDER BY n
 """
 _OPS = """
-SELECT op_id, xmin::text, bucket, op, object_type, object_id, subkey, checksum, data
-FROM replicator.ops WHERE op_id > %s ORDER BY op_id, bucket
+SELECT o.op_id, o.xmin::text, b.name, o.op, o.object_type, o.object_id, o.subkey,
+       o.checksum::bigint & 4294967295, o.data
+FROM replicator.ops AS o JOIN replicator.buckets AS b ON b.id = o.bucket
+WHERE o.op_id > %s ORDER BY o.op_id, o.bucket
 """
+_TOLD = """
+SELECT c.op_id, c.buckets IS NULL,
+       ARRAY(SELECT b.name FROM replicator.buckets AS b WHERE b.id = ANY (c.buckets))
+FROM replicator.changes AS c WHERE c.op_id > %s ORDER BY c.op_id
+"""
+
+
+def _totals() -> bytes:
+    """The product's own question, asked where the schema is not on the path."""
+    query = queries.load("buckets").totals
+    return re.sub(rb"FROM (buckets|totals|ops) ", rb"FROM replicator.\1 ", query)
 
 
 class Checkpoint(NamedTuple):
@@ -88,6 +103,8 @@ class Reader:
         #: object_type → (bucket, object_id) → subkey → the row, for every PUT that stands.
         self._held: dict[str, dict[tuple[str, str], dict[str, dict[str, Shown | None]]]] = {}
         self._pending: list[Op] = []
+        #: What each bucket's ops come to: their ids and checksums.
+        self._sums: dict[str, list[tuple[int, int]]] = {}
         self._last: Checkpoint | None = None
         self._ops_read = 0
         self._expected: dict[tuple[str, int], tuple[tuple[Row, ...], Contents]] = {}
@@ -106,6 +123,13 @@ class Reader:
                 Op(*row) for row in storage.execute(_OPS, [self._last.op_id if self._last else 0]).fetchall()
             ]
             total = storage.execute("SELECT count(*) FROM replicator.ops").fetchall()[0][0]
+            told = storage.execute(_TOLD, [self._last.op_id if self._last else 0]).fetchall()
+            shown = [c.shown_op_id for c in checkpoints if c.shown_op_id is not None][-1:]
+            totals = [
+                (upto, row)
+                for upto in shown
+                for row in storage.execute(_totals(), {"upto": upto, "buckets": self._names(ops)}).fetchall()
+            ]
         self._ops_read += len(ops)
         assert total == self._ops_read, (
             f"{total} ops are stored, of which {self._ops_read} have been seen to appear"
@@ -119,6 +143,29 @@ class Reader:
             self._show(checkpoint)
             self._last = checkpoint
         assert not later, "there are ops beyond the stored checkpoint"
+        self._check_told(checkpoints, ops, told)
+        self._check_totals(totals)
+
+    def _names(self, ops: list[Op]) -> list[str]:
+        return sorted(self._sums.keys() | {op.bucket for op in ops})
+
+    def _check_told(self, checkpoints: list[Checkpoint], ops: list[Op], told: list[tuple[Any, ...]]) -> None:
+        """Whoever waits for a bucket hears of each of its ops, with the checkpoint that brings it."""
+        ends = [checkpoint.op_id for checkpoint in checkpoints]
+        for upto, are_all, buckets in told:
+            assert upto in ends, f"changes up to {upto} were told, which is no checkpoint"
+            before = max([end for end in ends if end < upto], default=0)
+            changed = {op.bucket for op in ops if before < op.op_id <= upto}
+            assert are_all or changed <= set(buckets), f"{changed - set(buckets)} were not told at {upto}"
+        heard = {upto for upto, *_ in told}
+        silent = [op.op_id for op in ops if min(end for end in ends if end >= op.op_id) not in heard]
+        assert not silent, f"ops {silent[:5]} were told nobody"
+
+    def _check_totals(self, totals: list[tuple[int, tuple[Any, ...]]]) -> None:
+        """What storage says that a bucket comes to is what its ops come to."""
+        for upto, (bucket, checksum, count) in totals:
+            sums = [value for op_id, value in self._sums.get(bucket, []) if op_id <= upto]
+            assert (checksum, count) == (sum(sums) % (1 << 32), len(sums)), f"{bucket} up to {upto}"
 
     def _upto(self, ops: deque[Op], checkpoint: Checkpoint) -> list[Op]:
         """The ops that this checkpoint brought: its own transaction wrote them, and no other (promise 2)."""
@@ -130,6 +177,7 @@ class Reader:
         assert not ids or ids[0] >= first, "an op appeared below a checkpoint"
         assert self.has_gaps or ids == list(range(first, checkpoint.op_id + 1)), "op ids have a gap"
         for op in found:
+            self._sums.setdefault(op.bucket, []).append((op.op_id, op.checksum))
             assert op.xid == checkpoint.xid, f"op {op.op_id} appeared at another time than its checkpoint"
             assert 0 <= op.checksum < 1 << 32 and op.op in ("PUT", "REMOVE")
             assert (op.op == "PUT") == bool(op.data)

@@ -57,7 +57,7 @@ def live(server: Cluster, folder: Path, rng: random.Random, fault: Fault | None 
 KINDS = {
     *("pg_create_logical_replication_slot", "begin_checkpoint", "raise_fence", "acknowledgement"),
     *("want", "write_mark", "begin_copy", "forget_rows", "advance_copy", "sweep_table", "finish_copy"),
-    *("COPY data", "COPY end", "write_states", "drop_states", "advance", "announce", "COMMIT"),
+    *("COPY data", "COPY end", "write_states", "drop_states", "sum_up", "advance", "COMMIT"),
     *("drop_slot", "want_all", "begin_again", "end of transaction"),
 }
 

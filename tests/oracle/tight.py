@@ -31,6 +31,8 @@ TIGHT: Mapping[str, float] = {
     "replicator.buckets.lookups.WIDE": 3,
     "replicator.buckets.lookups.PAGE": 2,
     "replicator.buckets.entries._HELD": 5,
+    "replicator.buckets.changed.SUMMED_UP": 8,
+    "replicator.buckets.changed.MOST_TOLD": 6,
     "replicator.buckets.ticking._LOOK_S": 0.05,
 }
 
