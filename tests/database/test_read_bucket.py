@@ -1,4 +1,4 @@
-"""Whoever reads a bucket, from anywhere and however often interrupted, ends with its rows and its checksum."""
+"""Any reader of a bucket, however often interrupted, ends with its rows and its checksum."""
 
 from __future__ import annotations
 
