@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import count, product
 from typing import Any
 
-import orjson
-
 from replicator.rules import keys
 from replicator.rules.columns.shapes import column_at, metadata
 from replicator.rules.columns.types import Types
 from replicator.rules.columns.values import kind_of, quote, scalar
+from replicator.rules.compute import jsontext
 from replicator.rules.compute.code import Code
 from replicator.rules.compute.expressions import EvaluationError, test, type_of, value
 from replicator.rules.compute.scalars import reason
@@ -252,20 +251,12 @@ def _members(array: Scalar) -> list[Scalar]:
     if array is None:
         return []
     try:
-        found = orjson.loads(array)  # type: ignore[arg-type]  # a number is told below
-    except (ValueError, TypeError):
-        raise EvaluationError("not a JSON array") from None
+        found = jsontext.parsed(array) if isinstance(array, str) else None
+    except EvaluationError:
+        found = None
     if not isinstance(found, list):
         raise EvaluationError("not a JSON array")
-    return list(dict.fromkeys(_member(member) for member in found if member is not None))
-
-
-def _member(member: object) -> Scalar:
-    if isinstance(member, bool):
-        return int(member)
-    if isinstance(member, str | int | float):
-        return member
-    return orjson.dumps(member).decode()
+    return list(dict.fromkeys(jsontext.scalar_of(member) for member in found if member is not None))
 
 
 def _once(made: list[Any]) -> list[Any]:

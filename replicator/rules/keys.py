@@ -10,16 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from math import isfinite
+from sys import float_info
 
 import orjson
 
 from replicator.rules.columns.values import quote
+from replicator.rules.compute.scalars import LONGEST, real_text
+from replicator.rules.compute.scalars import as_text as printed
 from replicator.rules.expression import Scalar
 
 #: What is part of an index has to stay far below a page, also in the longest characters: a bucket's name, and
 #: a lookup's key together with the row that it is there for.
 MOST_IN_A_NAME = 600
 _MOST_IN_A_KEY = 300
+MOST_REAL = int(float_info.max)
 
 
 def short(text: str) -> str:
@@ -35,14 +39,18 @@ def word(value: Scalar) -> str:
     if kind is str:
         return quote(value)  # type: ignore[arg-type]  # its type has just been looked at
     if kind is int:
-        return str(value)
+        return str(value) if -LONGEST <= value < LONGEST else _long(value)  # type: ignore[operator,arg-type]  # as above
     if kind is bool:
         return "1" if value else "0"
     if kind is bytes:
         return f'["{value.hex()}"]'  # type: ignore[union-attr]  # as above; a list, which no other value is
-    if kind is float and value.is_integer() and abs(value) < 2**63:  # type: ignore[union-attr,arg-type]
-        return str(int(value))  # type: ignore[arg-type]  # as above
-    return repr(value)
+    return real_text(value)  # type: ignore[arg-type]  # nothing else is left
+
+
+def _long(value: int) -> str:
+    """A whole number beyond 64 bits: as the real number that it is, or with all its digits."""
+    is_real = abs(value) < MOST_REAL and int(float(value)) == value
+    return real_text(float(value)) if is_real else str(value)
 
 
 def as_text(value: Scalar) -> Scalar:
@@ -54,7 +62,7 @@ def as_text(value: Scalar) -> Scalar:
             return value.decode()
         except UnicodeDecodeError:
             return "\\x" + value.hex()  # what is no text must not become equal to what is another
-    return word(value)
+    return printed(value)
 
 
 def key(values: Iterable[Scalar]) -> str | None:
@@ -81,7 +89,7 @@ def _packed(value: Scalar) -> str:
         return "null"
     if type(value) is float and not isfinite(value):
         return f'["{value!r}",0]'
-    if type(value) is int and not -(2**63) <= value < 2**63:
+    if type(value) is int and not -LONGEST <= value < LONGEST:
         return f'["{value}",0]'
     return word(value)
 

@@ -10,10 +10,10 @@ import binascii
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import orjson
-
 from replicator.errors import ConfigError
 from replicator.observe.rules.got import Subscription, User
+from replicator.rules.compute import jsontext
+from replicator.rules.compute.scalars import EvaluationError
 
 
 def user_of(user_id: str | None, token: str | None, parameters: str | None, streams: Iterable[str]) -> User:
@@ -54,8 +54,8 @@ def _subscription(option: str) -> Subscription:
 
 def _object(text: str | bytes, what: str) -> Mapping[str, Any]:
     try:
-        found = orjson.loads(text)
-    except orjson.JSONDecodeError:
+        found = jsontext.parsed(text if isinstance(text, str) else text.decode())
+    except (EvaluationError, UnicodeDecodeError):
         found = None
     if not isinstance(found, dict):
         raise ConfigError(f"{what}: this is no JSON object", 'Such as {"project_id": "p1"}, in quotes.')

@@ -12,7 +12,6 @@ Values must be printed as `wal.source.PRINTING` says.
 from __future__ import annotations
 
 from collections.abc import Callable
-from decimal import Decimal
 from math import isfinite
 from typing import NamedTuple
 
@@ -23,6 +22,7 @@ from replicator.rules.columns.forms import Form, form_of, kind_of
 from replicator.rules.columns.literals import BadValue, quote
 from replicator.rules.columns.types import BUILT_IN, DATE, PLAIN, TIME, TIMESTAMP, TIMESTAMPTZ, Types
 from replicator.rules.compute.code import Code
+from replicator.rules.compute.scalars import real_text
 from replicator.rules.expression import EDITION_1, Dialect, Scalar
 from replicator.wal.messages import UNCHANGED, Column, Row
 
@@ -231,17 +231,5 @@ def text_id(value: Scalar) -> str:
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     if isinstance(value, float) and isfinite(value):
-        return _shortest(value)
+        return real_text(value)
     return str(int(value)) if isinstance(value, int) else ""
-
-
-def _shortest(value: float) -> str:
-    """A number as JavaScript writes it, where it does not matter that it is a real one: 3, 0.1, 1e+21."""
-    size = abs(value)
-    if size == 0:
-        return "0"
-    if 1e-6 <= size < 1e21:
-        text = format(Decimal(repr(value)), "f")
-        return text.rstrip("0").rstrip(".") if "." in text else text
-    mantissa, _, exponent = f"{value!r}".partition("e")
-    return f"{mantissa.removesuffix('.0')}e{int(exponent):+d}"

@@ -1,28 +1,34 @@
 """JSON text → its parts, as scalars. No I/O.
 
-Numbers keep their digits as far as 64 bits reach; true and false are 1 and 0; objects and arrays are JSON
-text again. A path is `$.a.b.0`; what is not a path is one key, but edition 1 takes every dot for a step.
+Whole numbers keep all their digits, since two users may differ in the last one; true and false are 1 and 0;
+objects and arrays are JSON text again. A path is `$.a.b.0`; what is not a path is one key, but edition 1
+takes every dot for a step.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
 import orjson
 
-from replicator.rules.compute.scalars import EvaluationError, as_text
+from replicator.rules.compute.scalars import LONGEST, EvaluationError, as_text
 from replicator.rules.expression import Dialect, Scalar
 
 _STEPS: Final = re.compile(r"\.([^.\[]+)|\[([0-9]+)\]")
+#: A whole number that may be more than 64 bits hold.
+_LONG: Final = re.compile("[0-9]{19}")
 _MISSING: Final = object()
 
 
 def parsed(text: str) -> Any:
     try:
-        return orjson.loads(text)
+        found = orjson.loads(text)
+        # It makes reals of the longest numbers, and one real of many of them.
+        return found if _LONG.search(text) is None else json.loads(text)
     except (ValueError, RecursionError):  # half characters, too
         raise EvaluationError("not valid JSON") from None
 
@@ -32,7 +38,20 @@ def printed(value: Any) -> str:
     try:
         return orjson.dumps(value).decode()
     except TypeError:
+        pass  # more than 64 bits, or nested too deep
+    try:
+        return orjson.dumps(_with_long(value)).decode()
+    except (TypeError, RecursionError):
         raise EvaluationError("JSON nested too deep") from None
+
+
+def _with_long(value: Any) -> Any:
+    """The value, with text for the numbers that are not printed otherwise."""
+    if isinstance(value, Mapping):
+        return {key: _with_long(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_with_long(member) for member in value]
+    return orjson.Fragment(str(value)) if type(value) is int and not -LONGEST <= value < LONGEST else value
 
 
 def scalar_of(value: Any) -> Scalar:

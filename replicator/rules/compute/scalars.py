@@ -22,7 +22,9 @@ _NUMBER: Final = re.compile(r"\s*([+-]?(?:[0-9]+(\.[0-9]*)?|(\.[0-9]+))([eE][+-]
 _INTEGER: Final = re.compile(r"\s*([+-]?[0-9]+)")
 #: Of digits, for 15 before the point and 30 behind it.
 _ENOUGH: Final = Context(prec=50)
-_MOST, _LEAST = (1 << 63) - 1, -1 << 63
+#: From here on, 64 bits do not hold a whole number.
+LONGEST = 1 << 63
+_MOST, _LEAST = LONGEST - 1, -LONGEST
 #: No real number is as large as a whole number of more digits than this may be.
 _MOST_DIGITS = 300
 
@@ -73,10 +75,10 @@ def as_text(value: Scalar) -> str | None:
         case int():
             return str(value)
         case float():
-            return _real_text(value)
+            return real_text(value)
 
 
-def _real_text(value: float) -> str:
+def real_text(value: float) -> str:
     """The shortest digits that mean this number, with an exponent where JavaScript writes one."""
     if not math.isfinite(value):
         return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"

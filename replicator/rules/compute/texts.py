@@ -1,6 +1,9 @@
 """Scalars → text, and what is found in it, of it or instead of it. No I/O.
 
 Text is counted in UTF-16 units, as clients do: a character beyond the first 65,536 is two.
+
+What is computed has a greatest size, far above what a row holds: `replace` in `replace` would otherwise ask
+for more memory than there is, for one row.
 """
 
 from __future__ import annotations
@@ -14,7 +17,14 @@ from typing import Final
 from replicator.rules.compute.scalars import EvaluationError, as_blob, as_integer, as_text
 from replicator.rules.expression import Scalar
 
+#: Characters of a computed text: more than clients take in a row, and no burden.
+MOST_CHARACTERS: Final = 32 * 1024 * 1024
 _UUID: Final = re.compile("[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
+
+
+def _check(size: int) -> None:
+    if size > MOST_CHARACTERS:
+        raise EvaluationError("a computed text is too long")
 
 
 def upper(value: Scalar) -> str | None:
@@ -29,19 +39,28 @@ def lower(value: Scalar) -> str | None:
 
 def joined(a: Scalar, b: Scalar) -> str | None:
     left, right = as_text(a), as_text(b)
-    return None if left is None or right is None else left + right
+    if left is None or right is None:
+        return None
+    _check(len(left) + len(right))
+    return left + right
 
 
 def concat(*values: Scalar) -> str:
     """Without those that are NULL."""
-    return "".join(as_text(value) or "" for value in values)
+    texts = [as_text(value) or "" for value in values]
+    _check(sum(map(len, texts)))
+    return "".join(texts)
 
 
 def replace(value: Scalar, old: Scalar, new: Scalar) -> str | None:
     text, what, by = as_text(value), as_text(old), as_text(new)
     if text is None or what is None or by is None:
         return None
-    return text.replace(what, by) if what else text
+    if not what:
+        return text
+    if len(by) > len(what):
+        _check(len(text) + text.count(what) * (len(by) - len(what)))
+    return text.replace(what, by)
 
 
 def trimmer(trim: Callable[[str, str], str]) -> Callable[..., str | None]:
@@ -130,11 +149,15 @@ def ilike(value: Scalar, pattern: Scalar) -> int | None:
 
 
 def hexadecimal(value: Scalar) -> str:
-    return (as_blob(value) or b"").hex().upper()
+    blob = as_blob(value) or b""
+    _check(2 * len(blob))
+    return blob.hex().upper()
 
 
 def base64(value: Scalar) -> str:
-    return codec.b64encode(as_blob(value) or b"").decode()
+    blob = as_blob(value) or b""
+    _check(len(blob) * 4 // 3)
+    return codec.b64encode(blob).decode()
 
 
 def uuid_blob(value: Scalar) -> bytes | None:
