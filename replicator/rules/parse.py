@@ -11,6 +11,7 @@ A parameter query may then say `parameters.user_id` for it. A name that nothing 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,9 @@ from replicator.text.file import read
 from replicator.text.nodes import Document, Entry, nearest, parse, shown
 
 TOP = ("config", "bucket_definitions", "streams", "with", "parameters", "event_definitions")
+
+#: A name begins the names of buckets, in which these characters have a meaning.
+NAME = re.compile(r'[^\[\]|#"\\\x00-\x1f\x7f-\x9f\u2028\u2029]{1,100}')
 
 Reader = Callable[[Document, str, Node, Context], Definition | None]
 
@@ -91,6 +95,9 @@ def _each(context: Context, top: Entry, names: dict[str, str], reader: Reader) -
         return []
     found: list[Definition] = []
     for entry in context.document.entries(top.value):
+        if not NAME.fullmatch(entry.name):
+            what = 'a name has 1 to 100 characters, none of them a control character or one of []|#"\\'
+            context.refuse(entry.key, f"{top.name}.{shown(entry.name)}", what)
         if names.setdefault(entry.name, top.name) != top.name:
             what = f"{shown(entry.name)} stands under {names[entry.name]} too"
             context.refuse(entry.key, f"{top.name}.{shown(entry.name)}", what)

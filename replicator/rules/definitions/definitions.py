@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 from yaml import MappingNode, Node, ScalarNode, SequenceNode
@@ -22,8 +21,6 @@ from replicator.text.nodes import Document, is_null, nearest
 from replicator.text.words import boolean, whole
 
 KEYS = ("parameters", "data", "priority", ACCEPT)
-#: A name begins the names of buckets, in which these characters have a meaning.
-NAME = re.compile(r'[^\[\]|#"\\\x00-\x1f\x7f]{1,100}')
 
 
 class Parameters(NamedTuple):
@@ -38,8 +35,6 @@ class Parameters(NamedTuple):
 def read_definition(document: Document, name: str, node: Node, context: Context) -> Definition | None:
     """The definition of this name; None if it is refused."""
     before = len(document.problems)
-    if not NAME.fullmatch(name):
-        document.refuse(node, name, 'a name has at most 100 characters, none of them one of []|#"\\')
     if not isinstance(node, MappingNode):
         document.refuse(node, name, "a definition is a mapping with `parameters` and `data`")
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -187,7 +188,8 @@ TOP = {
         "1:64: d.accept_potentially_dangerous_queries: must be true or false"
     ],
     "bucket_definitions: {'a|b': {data: [SELECT * FROM t]}}": [
-        '1:29: a|b: a name has at most 100 characters, none of them one of []|#"\\'
+        "1:22: bucket_definitions.?: a name has 1 to 100 characters, "
+        'none of them a control character or one of []|#"\\'
     ],
     "config: {edition: 3}\nbucket_definitions: {d: {data: [SELECT * FROM t]}}": [
         "2:1: bucket_definitions: edition 3 has streams only: set `config.edition` to 2, or write streams"
@@ -313,3 +315,21 @@ def test_nesting_beyond_reason_is_a_problem_and_not_a_crash(kind: str) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load_rules(tmp_path / "rules.yaml")
+
+
+@pytest.mark.parametrize(
+    "name", ["a|0", "a[", "a]", 'a"b', "a#1", "a\\b", "a\nb", "a\x7f", "a\x85", "a" * 101, ""]
+)
+@pytest.mark.parametrize("edition", [1, 2, 3])
+def test_names_that_would_make_one_bucket_look_like_another_are_refused(name: str, edition: int) -> None:
+    of_stream, of_bucket = {"query": "SELECT * FROM t"}, {"data": ["SELECT * FROM t"]}
+    kinds = (
+        {"streams": of_stream} if edition == 3 else {"streams": of_stream, "bucket_definitions": of_bucket}
+    )
+    for kind, definition in kinds.items():
+        text = json.dumps(
+            {"config": {"edition": edition}, kind: {"fine_ä-1 x": definition, name: definition}}
+        )
+        [problem] = problems(text)
+        place = f"1:{text.index(json.dumps(name) + ':') + 1}: {kind}.?: a name has 1 to 100 characters"
+        assert problem.startswith(place)
