@@ -1,0 +1,1 @@
+"""What the record system understands: changed rows → jobs → compositions → what its answers mean."""

@@ -1,0 +1,88 @@
+"""A template and the leaves that are filled → what else it demands. No I/O.
+
+A template says `min 1` of a node below one that is itself optional: it is demanded as soon as the one above
+is there. So the question can only be asked of a composition: of all that a mapping may write, before
+anything is sent; and of what a row has led to, before that is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from replicator.ehr.webtemplate import ENTRIES, INDEX, Node, WebTemplate
+
+#: The record model's own attributes, which nobody has to map.
+SUPPLIED_ABOVE = frozenset({"category", "language", "territory", "composer", "start_time", "setting"})
+SUPPLIED_IN_ENTRY = frozenset({"language", "encoding", "subject", "time", "origin"})
+
+
+class Demands(NamedTuple):
+    """What has to stand in a composition besides what is filled."""
+
+    #: Paths nobody fills.
+    missing: list[str]
+    #: Those that the composer fills by itself.
+    supplied: list[tuple[str, Node]]
+
+
+def demands(template: WebTemplate, filled: Iterable[str]) -> Demands:
+    """What the template demands beside these leaves; all paths are with indices."""
+    have: set[str] = set()
+    live: set[str] = {template.root}
+    for path in filled:
+        have.add(_unindexed_end(path))
+        for above in _prefixes(path):
+            live.add(above)
+            have.add(_unindexed_end(above))
+    found = Demands([], [])
+    for place in sorted(live):
+        node = template.node(place)
+        if node is not None and not (node.rm_type == "ELEMENT" and node.path != template.root):
+            _below(template, place, node, have, found)
+    return found
+
+
+def _below(template: WebTemplate, place: str, node: Node, have: set[str], found: Demands) -> None:
+    for path in node.children:
+        child = template.nodes[path]
+        here = f"{place}/{child.id}"
+        if child.min < 1 or here in have:
+            continue
+        instance = f"{here}:0" if child.repeats else here
+        if _is_supplied(template, child):
+            found.supplied.append((instance, child))
+        elif child.is_leaf or child.rm_type == "ELEMENT":
+            found.missing.append(instance)
+        elif child.rm_type != "EVENT_CONTEXT":
+            _below(template, instance, child, have, found)
+
+
+def _is_supplied(template: WebTemplate, child: Node) -> bool:
+    if not (child.in_context and child.is_leaf):
+        return False
+    is_in_entry = any(node.rm_type in ENTRIES for node in template.above(child.path))
+    return child.id in (SUPPLIED_IN_ENTRY if is_in_entry else SUPPLIED_ABOVE)
+
+
+def _prefixes(path: str) -> Iterator[str]:
+    end = path.rfind("/")
+    while end > 0:
+        yield path[:end]
+        end = path.rfind("/", 0, end)
+
+
+def _unindexed_end(path: str) -> str:
+    above, slash, last = path.rpartition("/")
+    return above + slash + INDEX.sub("", last)
+
+
+def entry_of(template: WebTemplate, path: str) -> str:
+    """The part of a path that leads to its entry; empty if it is in none. Indices stay."""
+    parts = path.split("/")
+    for end in range(1, len(parts)):
+        place = "/".join(parts[:end])
+        node = template.node(place)
+        if node is not None and node.rm_type in ENTRIES:
+            return place
+    return ""

@@ -1,0 +1,62 @@
+"""Names of things in the source → the ids they have in the record, always the same. No I/O.
+
+The ids are version 5 UUIDs: a hash of a name. Whoever computes them again, after a crash or on another
+machine, asks for the same EHR and the same composition, and the record system itself refuses the second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from replicator.wal.lsn import Lsn
+
+#: Under which all of our names are hashed; chosen once, never changed.
+SPACE = bytes.fromhex("5d0c0d2e6a1b4f0f9a55c1d64c8f6d17")
+
+
+def uuid5(space: bytes, name: str) -> str:
+    """The version 5 UUID of a name, as RFC 9562 defines it."""
+    digest = bytearray(hashlib.sha1(space + name.encode("utf-8"), usedforsecurity=False).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x50
+    digest[8] = digest[8] & 0x3F | 0x80
+    text = digest.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def joined(parts: Sequence[str]) -> str:
+    """Parts as one name; no two different sequences of parts have the same one."""
+    return "/".join(part.replace("~", "~0").replace("/", "~1") for part in parts)
+
+
+def ehr_id(namespace: str, patient: str) -> str:
+    """The EHR of a patient."""
+    return uuid5(SPACE, joined(("ehr", namespace, patient)))
+
+
+def composition_id(system: str, mapping: str, patient: str, record: Sequence[str]) -> str:
+    """The composition of a record: of a row, of an episode, or of a patient.
+
+    The patient is part of its name: a row that is moved to another patient becomes another composition,
+    because the id of the one deleted in the first EHR can never be used in a second.
+    """
+    return uuid5(SPACE, joined(("composition", system, mapping, patient, *record)))
+
+
+class ChangeId(NamedTuple):
+    """A change of the source: where its transaction committed, and its place within that."""
+
+    commit_lsn: Lsn
+    ordinal: int
+
+    def __str__(self) -> str:
+        return f"{self.commit_lsn}:{self.ordinal}"
+
+    @classmethod
+    def parse(cls, text: str) -> ChangeId:
+        """ValueError if it is none: somebody else wrote it."""
+        lsn, colon, ordinal = text.rpartition(":")
+        if not colon or not (ordinal.isascii() and ordinal.isdigit() and len(ordinal) < 19):
+            raise ValueError("not a change id")
+        return cls(Lsn.parse(lsn), int(ordinal))
