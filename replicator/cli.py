@@ -236,6 +236,7 @@ def _fail(error: ReplicatorError, as_json: bool) -> NoReturn:
     sys.exit(error.exit_code)
 
 
-# The verbs about rules and about the source, which need what stands above.
+# The verbs about rules, the source and tokens, which need what stands above.
 import replicator.cli_rules  # noqa: E402
-import replicator.cli_source  # noqa: E402, F401
+import replicator.cli_source  # noqa: E402
+import replicator.cli_token  # noqa: E402, F401

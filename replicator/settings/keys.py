@@ -37,6 +37,7 @@ OptionalUrl: TypeAlias = Annotated[str | None, BeforeValidator(values.optional(v
 SchemaName: TypeAlias = Annotated[str, BeforeValidator(values.identifier)]
 OptionalBaseUrl: TypeAlias = Annotated[str | None, BeforeValidator(values.optional(spans.base_url))]
 OptionalSecret: TypeAlias = Annotated[SecretStr | None, BeforeValidator(spans.optional_secret)]
+OptionalPem: TypeAlias = Annotated[SecretStr | None, BeforeValidator(spans.optional_pem)]
 OptionalTable: TypeAlias = Annotated[str | None, BeforeValidator(values.optional(spans.table))]
 Flag: TypeAlias = Annotated[bool, BeforeValidator(values.flag)]
 Text: TypeAlias = Annotated[str, BeforeValidator(values.text)]
@@ -143,6 +144,7 @@ class SubjectKeys(Section):
 class TokenKeys(Section):
     """Tokens of our own."""
 
+    key: OptionalPem = None
     key_file: OptionalText = None
     url: OptionalBaseUrl = None
     lifetime_s: Annotated[int, BeforeValidator(spans.seconds(60, 86_400))] = Field(

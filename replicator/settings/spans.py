@@ -57,6 +57,17 @@ def optional_secret(value: object) -> SecretStr | None:
     return None if value in (None, "") else values.secret(value)
 
 
+def optional_pem(value: object) -> SecretStr | None:
+    """A key with its lines; also one whose lines a variable holds as \\n."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, SecretStr):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("must be text")
+    return SecretStr(value.replace("\\n", "\n").strip() + "\n")
+
+
 def table(value: object) -> str:
     if not TABLE.fullmatch(written := values.text(value)):
         raise ValueError("must be a table's name, such as users or public.users")

@@ -35,7 +35,7 @@ NOUNS = {
     "observe": {"wal", "rules", "buckets", "sync", "ehr"},
     "demo": {"wal", "rules", "buckets", "sync", "ehr", "observe"},
 }
-VERBS = {"replicate", "copying", "serve", "work", "supervise", "cli", "cli_rules", "cli_source"}
+VERBS = {"replicate", "copying", "serve", "work", "supervise", "cli", "cli_rules", "cli_source", "cli_token"}
 #: The demo is a program of its own around the verbs, not a noun they are made of.
 MAY_RUN_VERBS = {
     ("demo", "supervise"),
@@ -43,6 +43,7 @@ MAY_RUN_VERBS = {
     ("replicate", "copying"),
     ("cli_rules", "cli"),
     ("cli_source", "cli"),
+    ("cli_token", "cli"),
 }
 #: What touches the world: files, sockets, clocks, chance.
 WORLD = {

@@ -193,6 +193,13 @@ def test_text_is_taken_as_written(written: Load) -> None:
     assert written("source: {publication: 2024-01-01}").source.publication == "2024-01-01"
 
 
+@pytest.mark.parametrize("pem", ["-----B-----\nabc\n-----E-----\n", "-----B-----\\nabc\\n-----E-----"])
+def test_a_private_key_may_come_from_a_variable_with_its_lines(written: Load, pem: str) -> None:
+    config = written("sync: {token: {key: ${KEY}}}", SOURCE | {"KEY": pem})
+    assert config.sync.token.key is not None
+    assert config.sync.token.key.get_secret_value() == "-----B-----\nabc\n-----E-----\n"
+
+
 def test_values_cannot_be_changed_afterwards() -> None:
     config = load(None, SOURCE)
     with pytest.raises(ValueError, match="frozen"):
@@ -591,6 +598,7 @@ def test_effective_configuration_has_the_files_keys(written: Load, tmp_path: Pat
             "jwks_plain_http": False,
             "jwks_private": True,
             "token": {
+                "key": None,
                 "key_file": None,
                 "url": None,
                 "lifetime": 28_800,
