@@ -33,8 +33,8 @@ def rules() -> None:
 def rules_validate(config: Path | None, file: Path | None, with_source: bool, as_json: bool) -> None:
     """Say everything that is wrong with a rules file, and what may not be meant.
 
-    FILE is the one that the configuration names if it is left out. Exit code 2 if there are problems;
-    warnings do not count.
+    FILE is the one that the configuration names if it is left out. Exit code 2 if there are problems, 1 if
+    the source lacks a table or column, or does not publish it; warnings do not count.
     """
     from replicator.observe.rules import validate as validation
 

@@ -69,10 +69,12 @@ class Context:
         if problems[-1] in problems[:-1]:
             problems.pop()
 
-    def warn(self, node: Node | None, key: str, what: str, offset: int | None = None) -> None:
+    def warn(
+        self, node: Node | None, key: str, what: str, offset: int | None = None, is_missing: bool = False
+    ) -> None:
         """Note something that may not mean what its writer thinks, once for each place."""
         line, column = self.document.place_of(node, offset)
-        warned = Warned(self.document.file, line, column, key, what)
+        warned = Warned(self.document.file, line, column, key, what, is_missing)
         if warned not in self.warnings:
             self.warnings.append(warned)
 
@@ -120,7 +122,8 @@ class Context:
         near = nearest(str(table), names)
         # All the tables of a database are no suggestion.
         near = near if near.startswith(", did you mean") else ""
-        self.warn(node, key, f"the source has no table {table}{near}", offset)
+        # Tables that a wildcard stands for may come later.
+        self.warn(node, key, f"the source has no table {table}{near}", offset, not table.is_wildcard)
 
     def check_column(
         self, node: Node, key: str, table: TableName, column: str, offset: int | None = None
@@ -128,7 +131,8 @@ class Context:
         """Warn of a column that no table of this name has."""
         columns = self.columns_of(table)
         if columns is not None and column not in columns:
-            self.warn(node, key, f"{table} has no column {column}{nearest(column, columns)}", offset)
+            what = f"{table} has no column {column}{nearest(column, columns)}"
+            self.warn(node, key, what, offset, is_missing=True)
 
 
 def accepts_danger(node: Node) -> bool:

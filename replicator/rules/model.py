@@ -234,6 +234,8 @@ class Warned:
     column: int
     key: str
     what: str
+    #: Whether the source has not what is named here, so that nothing comes of it.
+    is_missing: bool = False
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}: {self.key}: {self.what}"

@@ -104,13 +104,32 @@ def test_what_the_source_lacks_is_told_where_it_is_named(clinic: Database, run: 
     result = run(rules, "validate", "--source")
     path = result.output.partition(":")[0]
     assert result.output.splitlines() == [
-        f"{path}:6:27: warning: b.data[0]: the source has no table vital_sings, did you mean vital_signs?",
-        f"{path}:7:45: warning: b.data[1]: lab_results has no column patient, did you mean patient_id?",
+        f"{path}:6:27: missing: b.data[0]: the source has no table vital_sings, did you mean vital_signs?",
+        f"{path}:7:45: missing: b.data[1]: lab_results has no column patient, did you mean patient_id?",
         f"{path}:9:27: warning: b.data[3]: the source has no table audit_%",
         "source: recent is a view: only the changes of tables are in the log",
-        f"{path}: 1 definition, 5 tables, 1 lookup, 3 warnings",
+        f"{path}: 1 definition, 5 tables, 1 lookup, 3 missing, 1 warning",
     ]
-    assert result.exit_code == 0
+    assert result.exit_code == 1
+
+
+def test_what_is_only_doubtful_does_not_fail(clinic: Database, run: Run) -> None:
+    rules = 'bucket_definitions: {b: {data: [SELECT * FROM "audit_%", SELECT * FROM users WHERE id = 5]}}'
+    result = run(rules, "validate", "--source")
+    assert result.output.count(": warning: ") == 2 and result.exit_code == 0
+
+
+def test_numbers_that_are_text_in_the_rules_are_refused_where_they_let_everything_in(
+    clinic: Database, run: Run
+) -> None:
+    rules = "bucket_definitions: {b: {data: [SELECT * FROM vital_signs WHERE %s > 37]}}"
+    refused = run(rules % "temperature_celsius", "validate", "--source")
+    assert refused.exit_code == 2
+    assert "temperature_celsius is numeric in the source, and text here" in refused.output
+    assert "write CAST(temperature_celsius AS numeric)" in refused.output
+    assert run(rules % "temperature_celsius", "validate").exit_code == 0
+    assert run(rules % "CAST(temperature_celsius AS numeric)", "validate", "--source").exit_code == 0
+    assert run(rules % "heart_rate_bpm", "validate", "--source").exit_code == 0
 
 
 def test_types_that_can_never_be_equal_are_told(clinic: Database, run: Run) -> None:
@@ -142,8 +161,11 @@ def test_tables_that_are_not_published_are_named(clinic: Database, run: Run) -> 
         f"source: {name} is not in publication powersync; see: replicator publication plan"
         for name in ("lab_results", "orders_b")
     ]
+    assert result.output.endswith(", 2 missing\n") and result.exit_code == 1
     facts = json.loads(run(rules, "validate", "--source", "--json").output)
-    assert facts["source"]["unpublished"] == ["lab_results", "orders_b"] and facts["ok"]
+    assert facts["source"]["unpublished"] == ["lab_results", "orders_b"] and not facts["ok"]
+    clinic.execute('ALTER PUBLICATION powersync ADD TABLE lab_results, "orders_b"')
+    assert run(rules, "validate", "--source").exit_code == 0
 
 
 def test_problems_end_with_2_and_every_one_has_its_place(database: Database, run: Run) -> None:

@@ -30,8 +30,24 @@ class Validated:
     publication: str = ""
 
     @property
+    def missing(self) -> int:
+        """How many things the source lacks without which there is nothing to replicate."""
+        named = sum(warned.is_missing for warned in self.warnings)
+        seen = self.seen
+        if seen is None:
+            return named
+        untold = [name for name in self.untold if not name.endswith("%")]
+        return named + len(untold) + len(seen.others) + len(seen.unpublished)
+
+    @property
+    def untold(self) -> list[str]:
+        """The tables that are not there, and have not been told where they are named, as most are."""
+        missing = self.seen.missing if self.seen else ()
+        return [name for name in missing if not any(f"no table {name}" in w.what for w in self.warnings)]
+
+    @property
     def exit_code(self) -> int:
-        return 2 if self.problems else 0
+        return 2 if self.problems else 1 if self.missing else 0
 
 
 async def validate(path: Path, config: Config | None) -> Validated:
@@ -55,7 +71,7 @@ def text_of(validated: Validated) -> str:
     lines = [str(problem) for problem in validated.problems]
     for warned in validated.warnings:
         place = f"{warned.file}:{warned.line}:{warned.column}"
-        lines.append(f"{place}: warning: {warned.key}: {warned.what}")
+        lines.append(f"{place}: {'missing' if warned.is_missing else 'warning'}: {warned.key}: {warned.what}")
     return "\n".join([*lines, *_of_source(validated), f"{validated.file}: {_summary(validated)}"])
 
 
@@ -70,7 +86,7 @@ def facts_of(validated: Validated) -> dict[str, object]:
     }
     return {
         "file": validated.file,
-        "ok": not validated.problems,
+        "ok": validated.exit_code == 0,
         "problems": [asdict(problem) for problem in validated.problems],
         "warnings": [asdict(warned) for warned in validated.warnings],
         "source": looked,
@@ -81,11 +97,7 @@ def facts_of(validated: Validated) -> dict[str, object]:
 def _of_source(validated: Validated) -> Iterator[str]:
     if validated.seen is None:
         return
-    for name in validated.seen.missing:
-        said = f"no table {name}"
-        # Most have been told where they are named.
-        if not any(said in warned.what for warned in validated.warnings):
-            yield f"source: {said}"
+    yield from (f"source: no table {name}" for name in validated.untold)
     for name, kind in validated.seen.others:
         yield f"source: {name} is {kind}: only the changes of tables are in the log"
     name = quote(validated.publication)
@@ -105,6 +117,8 @@ def _summary(validated: Validated) -> str:
     if validated.rules is None:
         return counted(len(validated.problems), "problem")
     counts = [counted(count, what.removesuffix("s")) for what, count in _counts(validated.rules).items()]
-    if validated.warnings:
-        counts.append(counted(len(validated.warnings), "warning"))
+    if validated.missing:
+        counts.append(f"{validated.missing} missing")
+    if warnings := sum(not warned.is_missing for warned in validated.warnings):
+        counts.append(counted(warnings, "warning"))
     return ", ".join(counts)
