@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
 
@@ -36,8 +37,10 @@ class World:
     write_checkpoint: int | None = None
     session: Session | None = None
     request: Request | None = None
-    #: Who was granted what when the client was last told.
+    #: What was granted when the client was last told.
     offered: set[str] = field(default_factory=set)
+    #: How often what is rare has happened.
+    seen: Counter[str] = field(default_factory=Counter)
 
     def write(self) -> None:
         for _ in range(self.chance.randint(1, 6)):
@@ -50,7 +53,8 @@ class World:
                 self.history.remove(bucket, key)
 
     def compact(self) -> None:
-        self.history.compact(self.chance.choice(sorted(BUCKETS)), self.chance)
+        for bucket in BUCKETS:
+            self.history.compact(bucket, self.chance)
 
     def regrant(self) -> None:
         bucket = self.chance.choice(sorted(BUCKETS))
@@ -71,8 +75,10 @@ class World:
         assert self.session is not None
         if not self.session.may_interrupt:
             return
-        ways = [Grant(bucket, self.priorities[bucket], (Reason("default", 0),)) for bucket in self.granted]
-        again = [Grant(bucket, 3, (Reason("default", 1),)) for bucket in self.granted if bucket < "c"]
+        ways = [
+            Grant(bucket, self.priorities[bucket], (Reason("default", 0),)) for bucket in sorted(self.granted)
+        ]
+        again = [Grant(bucket, 3, (Reason("default", 1),)) for bucket in sorted(self.granted) if bucket < "c"]
         self.offered = set(self.granted)
         offer = Offer(
             OpId(self.history.last),
@@ -81,7 +87,10 @@ class World:
             (Stream("s", True), Stream("r", True)),
             self.history.totals(self.history.last),
         )
-        self.hear(self.session.offer(offer))
+        was_complete = self.session.is_complete
+        lines = self.session.offer(offer)
+        self.seen["interrupted"] += bool(lines) and not was_complete
+        self.hear(lines)
 
     def read(self) -> None:
         """One fetch, some of what it wants, in any order."""
@@ -92,10 +101,12 @@ class World:
         some = self.chance.sample(sorted(fetch.buckets), self.chance.randint(1, len(fetch.buckets)))
         for bucket in some:
             page = self.history.page(bucket, fetch.buckets[bucket], fetch.upto, self.chance.randint(1, 4))
+            self.seen["overtaken"] += page.is_overtaken
             self.hear(self.session.take(page))
 
     def hear(self, lines: list[Line]) -> None:
         for line in lines:
+            self.seen[type(line).__name__] += 1
             before = self.client.completed
             written = encode(line, ENCODINGS[self.client.content_type], raw_data=self.client.raw_data)
             self.client.receive(written)
@@ -116,6 +127,8 @@ class World:
 
     def settle(self) -> None:
         """Nothing happens any more: the client comes to have everything."""
+        if self.session is None:
+            self.connect()
         for _ in range(10_000):
             self.offer()
             if self.session is not None and self.session.wanted() is None and self.client.is_complete:
@@ -132,7 +145,11 @@ STEPS = ("write", "write", "compact", "offer", "read", "read", "read", "connect"
 
 @pytest.mark.parametrize("content_type,raw_data", [(NDJSON, True), (NDJSON, False), (BSON, True)])
 @settings(max_examples=120, deadline=None)
-@given(st.integers(0, 1 << 32), st.lists(st.sampled_from(STEPS), max_size=80), st.sampled_from([1, 5, 1000]))
+@given(
+    st.integers(0, 1 << 32),
+    st.lists(st.sampled_from(STEPS), min_size=20, max_size=80),
+    st.sampled_from([1, 5, 1000]),
+)
 def test_a_completed_checkpoint_is_what_the_whole_history_comes_to(
     content_type: str, raw_data: bool, seed: int, steps: list[str], interrupt_ops: int
 ) -> None:
@@ -146,6 +163,25 @@ def test_a_completed_checkpoint_is_what_the_whole_history_comes_to(
         for step in steps:
             getattr(world, step)()
         world.settle()
+
+
+def test_what_is_rare_happens_in_such_histories() -> None:
+    """The same with seeds that are fixed, so that no run goes without interruptions and compaction."""
+    seen: Counter[str] = Counter()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session_module, "INTERRUPT_OPS", 3)
+        for seed in range(150):
+            print("seed", seed)
+            world = World(Random(seed), Client(NDJSON if seed % 2 else BSON))
+            world.granted = set(BUCKETS)
+            world.write()
+            world.connect()
+            for _ in range(100):
+                getattr(world, world.chance.choice(STEPS))()
+            world.settle()
+            seen += world.seen
+    for rare in ("overtaken", "interrupted", "PartialLine", "CompleteLine", "DiffLine", "CheckpointLine"):
+        assert seen[rare] > 30, f"{rare}: {seen}"
 
 
 @settings(max_examples=60, deadline=None)
