@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from replicator.rules.definitions.json_null import WARNING as NULL_IN_JSON
+from replicator.rules.definitions.json_null import both_may_read_null
 from replicator.rules.definitions.known_types import (
     NUMBERS,
     RANKS,
@@ -36,6 +38,8 @@ def check_comparisons(statement: Statement, test: Expression, node: SqlNode, sco
     at = location_of(node)
     for part, is_negated in _comparisons(test):
         name, (first, *others) = part.name, part.args
+        if both_may_read_null(part, statement.context.dialect):
+            statement.warn(NULL_IN_JSON, at)
         if name == "in list" and isinstance(others[-1], Call) and others[-1].name == "->":
             statement.warn(
                 "this compares with the array itself; without parentheses, IN looks at its members", at

@@ -6,6 +6,7 @@ from yaml import Node
 
 from replicator.rules.context import Context
 from replicator.rules.definitions import known_types
+from replicator.rules.definitions.json_null import WARNING as NULL_IN_JSON
 from replicator.rules.definitions.placements import Placements
 from replicator.rules.definitions.scopes import DataScope, RowScope
 from replicator.rules.model import DataQuery, Output, Star
@@ -112,9 +113,13 @@ def _check_id(statement: Statement, source: Source, columns: tuple[Star | Output
         statement.warn(what, source.location)
 
 
-def check_types(placements: Placements, types: list[frozenset[str | None]]) -> None:
-    """Warn where a parameter is compared with what its values are never equal to."""
-    for statement, at, shown, kind, location in placements.compared:
+def check_types(
+    placements: Placements, types: list[frozenset[str | None]], may_read_null: list[bool]
+) -> None:
+    """Warn where a parameter is compared with what its values are never equal to, or equal to by accident."""
+    for statement, at, shown, kind, location, is_null in placements.compared:
+        if is_null and at < len(may_read_null) and may_read_null[at]:
+            statement.warn(NULL_IN_JSON, location)
         if placements.as_text[at] or not types[at]:
             continue
         if all(known_types.differ(kind, other) for other in types[at]):

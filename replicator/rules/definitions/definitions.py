@@ -30,6 +30,8 @@ class Parameters(NamedTuple):
     queries: tuple[ParameterQuery, ...]
     #: Of each name: what its values may be.
     types: list[frozenset[str | None]]
+    #: Of each name: whether its values are the text `null` where JSON has null.
+    may_read_null: list[bool]
 
 
 def read_definition(document: Document, name: str, node: Node, context: Context) -> Definition | None:
@@ -86,7 +88,7 @@ def _parameters(
     context: Context, name: str, node: Node | None, priority: int | None, is_accepted: bool
 ) -> Parameters | None:
     if node is None or is_null(node):
-        return Parameters((), (everybody(DEFAULT_PRIORITY if priority is None else priority),), [])
+        return Parameters((), (everybody(DEFAULT_PRIORITY if priority is None else priority),), [], [])
     items = {f"{name}.parameters": node}
     if isinstance(node, SequenceNode):
         items = {f"{name}.parameters[{i}]": item for i, item in enumerate(node.value)}
@@ -108,6 +110,7 @@ def _together(context: Context, selected: dict[str, Selected], items: dict[str, 
     first, *_ = selected.values()
     queries: list[ParameterQuery] = []
     types: list[set[str | None]] = [set() for _ in first.names]
+    may_read_null = [False for _ in first.names]
     for key, each in selected.items():
         if set(each.names) != set(first.names):
             what = f"every parameter query selects the same names; the first selects {_listed(first.names)}"
@@ -116,11 +119,12 @@ def _together(context: Context, selected: dict[str, Selected], items: dict[str, 
         order = [each.names.index(name) for name in first.names]
         for place, at in enumerate(order):
             types[place].add(each.types[at])
+            may_read_null[place] |= each.may_read_null[at]
         queries += [
             ParameterQuery(query.steps, tuple(query.values[at] for at in order), query.priority, query.text)
             for query in each.queries
         ]
-    return Parameters(first.names, tuple(queries), [frozenset(kinds) for kinds in types])
+    return Parameters(first.names, tuple(queries), [frozenset(kinds) for kinds in types], may_read_null)
 
 
 def _listed(names: tuple[str, ...]) -> str:
@@ -145,5 +149,5 @@ def _data(
     ]
     if parameters is None or placements is None:
         return None
-    check_types(placements, parameters.types)
+    check_types(placements, parameters.types, parameters.may_read_null)
     return tuple(queries), tuple(placements.as_text)

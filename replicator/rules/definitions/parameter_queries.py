@@ -13,6 +13,7 @@ from yaml import Node
 from replicator.rules.context import ACCEPT, Context
 from replicator.rules.definitions import known_types
 from replicator.rules.definitions.danger import GATED, OPEN, Bond, bond_of
+from replicator.rules.definitions.json_null import may_read_null
 from replicator.rules.definitions.scopes import EachScope, ParameterScope, RequestScope, RowScope
 from replicator.rules.definitions.steps import in_order, numbered
 from replicator.rules.definitions.ways import ParameterScopes, Way, Ways, find
@@ -40,6 +41,8 @@ class Selected(NamedTuple):
     queries: tuple[ParameterQuery, ...]
     #: Of each name: what its values are (`text` …), where that is plain.
     types: tuple[str | None, ...]
+    #: Of each name: whether its values are the text `null` where JSON has null.
+    may_read_null: tuple[bool, ...] = ()
 
 
 class Chosen(NamedTuple):
@@ -104,7 +107,10 @@ def _read(statement: Statement, priority: int | None) -> Selected:
         for way in ways.of(select.get("whereClause"), scope)
     ]
     return Selected(
-        tuple(column.name for column in chosen), tuple(queries), tuple(column.type for column in chosen)
+        tuple(column.name for column in chosen),
+        tuple(queries),
+        tuple(column.type for column in chosen),
+        tuple(may_read_null(column.value, statement.context.dialect) for column in chosen),
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from replicator.rules.definitions import warn
+from replicator.rules.definitions.json_null import may_read_null
 from replicator.rules.definitions.known_types import differ, shown, type_of
 from replicator.rules.definitions.scopes import DataScope, RowScope
 from replicator.rules.definitions.windows import read_windows
@@ -66,6 +67,8 @@ class Compared(NamedTuple):
     shown: str
     type: str | None
     location: int
+    #: Whether they are the text `null` where JSON has null.
+    may_read_null: bool = False
 
 
 class Placements:
@@ -172,7 +175,8 @@ class Placements:
         if at is None or dependencies(value).bucket:
             raise NotUnderstood(FORMS, location_of(node))
         kind = None if is_each else type_of(value, scope)
-        self.compared.append(Compared(statement, at, shown(value), kind, location_of(node)))
+        is_null = not is_each and may_read_null(value, statement.context.dialect)
+        self.compared.append(Compared(statement, at, shown(value), kind, location_of(node), is_null))
         return Way(places=(Place(at, Each(value) if is_each else value),))
 
     def _subquery(self, statement: Statement, node: SqlNode, scope: DataScope) -> list[Way]:
