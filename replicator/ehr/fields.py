@@ -25,7 +25,6 @@ from replicator.ehr.model import (
 )
 from replicator.ehr.written import SOURCES, Keys, Written
 from replicator.text.nodes import Entry, dotted, is_null
-from replicator.text.words import boolean
 
 KEYS = (
     *SOURCES,
@@ -121,9 +120,8 @@ def _codes(written: Written, node: Node | None, path: str) -> dict[str, Code] | 
         if code is None:
             continue
         found[entry.name] = code
-        if isinstance(entry.key, ScalarNode) and entry.key.tag.endswith(":bool") and not entry.key.style:
-            # The source prints booleans as t and f.
-            found["t" if boolean(entry.name) else "f"] = code
+        if entry.name in ("true", "false") and not entry.key.style:
+            found.setdefault(entry.name[0], code)  # the source prints booleans as t and f
     if isinstance(node, MappingNode) and not node.value:
         written.refuse(node, path, "no values: leave it out, or name them")
     return found

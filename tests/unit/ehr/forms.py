@@ -66,9 +66,10 @@ def refused_tables(tables: str) -> list[str]:
 
 def everything(fields: str, more: str = "") -> RecordMapping:
     """A mapping of a table `t` onto the template that has every type."""
+    ctx = "" if more.startswith("ctx") else "  ctx: {time: at}\n"
     return mapping(
-        "t:\n  key: id\n  patient: patient_id\n  template: every type.v1\n  ctx: {time: at}\n"
-        + textwrap.indent(textwrap.dedent(more), "  ")
+        f"t:\n  key: id\n  patient: patient_id\n  template: every type.v1\n{ctx}"
+        + textwrap.indent(textwrap.dedent(more).strip("\n") + "\n", "  ").lstrip("\n")
         + "  fields:\n"
         + textwrap.indent(textwrap.dedent(fields).strip("\n"), "    ")
         + "\n"
