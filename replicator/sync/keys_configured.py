@@ -61,8 +61,10 @@ def login_keyring(config: Config, environ: Mapping[str, str]) -> Keyring | None:
     if upstream.is_empty:
         return None
     at = "sync.token.upstream"
-    terms = replace(client_terms(sync), audience=upstream.audience, issuer=upstream.issuer)
-    supabase = _supabase(upstream.supabase, config, environ, client_terms(sync), f"{at}.supabase")
+    # How long a client's token may live is ours to say; a login's lives as long as its issuer likes, or a day.
+    any_login = replace(client_terms(sync), max_age_s=max(sync.max_age_s, DAY_S))
+    terms = replace(any_login, audience=upstream.audience, issuer=upstream.issuer)
+    supabase = _supabase(upstream.supabase, config, environ, any_login, f"{at}.supabase")
     addresses = [(uri, terms, f"{at}.jwks_uri") for uri in upstream.jwks_uri] + supabase.addresses
     if upstream.firebase is not None:
         issuer = FIREBASE_ISSUER + upstream.firebase

@@ -425,7 +425,8 @@ def test_without_tls_only_this_machine_is_asked(url: str) -> None:
 )
 def test_private_addresses_can_be_shut_out(host: str) -> None:
     assert "private address" in str(refusal(f"https://{host}/", Reach(private=False)))
-    assert refusal("https://93.184.215.14/", Reach(private=False)) is None
+    for public in ("93.184.215.14", "[::ffff:93.184.215.14]", "[2606:4700::1111]"):
+        assert refusal(f"https://{public}/", Reach(private=False)) is None
 
 
 async def test_a_name_that_leads_to_a_private_address_is_shut_out_too(issuer: Issuer) -> None:

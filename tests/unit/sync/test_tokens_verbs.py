@@ -20,7 +20,7 @@ from replicator.sync.auth import AuthError
 from replicator.sync.auth_keyring import Keyring
 from replicator.sync.keys_configured import client_keyring, login_keyring, supabase_url
 from replicator.sync.tokens import jwks
-from replicator.sync.upstream import issuing
+from replicator.sync.upstream import issue_for, issuing
 from tests.unit.sync.signers import NOW, SECRET, encoded, jwk_of, sign
 
 SOURCE = {"SOURCE_DSN": "host=a"}
@@ -254,6 +254,24 @@ async def test_a_login_has_keys_of_its_own(written: Written) -> None:
     assert login_keyring(written("sync: {}"), {}) is None
     with pytest.raises(ConfigError, match=r"^sync\.token\.upstream\.audience: is empty"):
         login_keyring(written(f"sync: {{token: {{upstream: {{keys: [{KEY}]}}}}}}"), {})
+
+
+async def test_a_short_life_of_clients_tokens_is_none_of_our_own_nor_of_logins(
+    written: Written, replicator: Run
+) -> None:
+    replicator("keygen", "--out", "key.pem")
+    config = written(
+        "sync: {max_age: 1h, token: {key_file: key.pem, lifetime: 8h,"
+        f" upstream: {{keys: [{KEY}], audience: clinic}}}}}}"
+    )
+    ours = issuing(config.sync, {})
+    assert ours.key is not None and not isinstance(ours.key, ConfigError)
+    token, _ = issue_for("ann", {}, ours, ours.key, NOW)
+    assert await accepts(client_keyring(config, {}), token)
+    login = login_keyring(config, {})
+    assert login is not None
+    assert await accepts(login, sign("HS256", {"aud": "clinic", "exp": NOW + 86_400}))
+    assert not await accepts(login, sign("HS256", {"aud": "clinic", "exp": NOW + 86_401}))
 
 
 def test_firebase_is_the_projects_alone(written: Written) -> None:
