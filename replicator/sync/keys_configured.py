@@ -61,7 +61,7 @@ def login_keyring(config: Config, environ: Mapping[str, str]) -> Keyring | None:
     if upstream.is_empty:
         return None
     at = "sync.token.upstream"
-    # How long a client's token may live is ours to say; a login's lives as long as its issuer likes, or a day.
+    # How long a client's token may live is ours to say; a login's may live for a day in any case.
     any_login = replace(client_terms(sync), max_age_s=max(sync.max_age_s, DAY_S))
     terms = replace(any_login, audience=upstream.audience, issuer=upstream.issuer)
     supabase = _supabase(upstream.supabase, config, environ, any_login, f"{at}.supabase")
