@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from replicator.buckets.model import Op, OpId
+from replicator.buckets.model import Op, OpId, Total
 from replicator.sync.lines import Listed, Reason, Stream
 
 
@@ -16,13 +16,6 @@ class Grant(NamedTuple):
     bucket: str
     priority: int
     reasons: tuple[Reason, ...] = ()
-
-
-class Total(NamedTuple):
-    """All ops of a bucket up to a checkpoint."""
-
-    checksum: int
-    ops_count: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from random import Random
 from zlib import crc32
 
-from replicator.buckets.model import Op, OpId
-from replicator.sync.session_offer import Page, Total
+from replicator.buckets.model import Op, OpId, Total
+from replicator.sync.session_offer import Page
 from tests.unit.sync.client import Key
 
 WRAP = 1 << 32

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from replicator.buckets.model import Op, OpId
+from replicator.buckets.model import Op, OpId, Total
 from replicator.sync.lines import Encoding, Line, Reason, Stream, StreamError, encode
 from replicator.sync.request import Request, understood
 from replicator.sync.session import FETCH_BUCKETS, INTERRUPT_OPS, Session
-from replicator.sync.session_offer import Grant, Offer, Page, Total
+from replicator.sync.session_offer import Grant, Offer, Page
 from tests.unit.sync.client import Client, lines_of
 
 GOLDEN = {
