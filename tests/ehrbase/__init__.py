@@ -1,0 +1,1 @@
+"""Conversations with record systems: the sandbox, and a real EHRbase where there is one."""
