@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, LiteralString, TypeVar
+from typing import Any, LiteralString, TypeAlias, TypeVar
 
 import psycopg
 from psycopg import sql
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from replicator import queries
 from replicator.dsn import describe_dsn
 from replicator.errors import ConfigError, ReplicatorError, StorageUnready, Unavailable
 
 Connection = psycopg.AsyncConnection[TupleRow]
+#: Lends a connection, its own or one of several, for as long as one stays inside.
+Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[Connection]]
 _T = TypeVar("_T")
 
 _q = queries.load("migrate")
@@ -46,6 +49,8 @@ _PASSING = ("08", "53", "57", "58", "40")
 #: is unanswered, after this. Left to themselves, both ends would believe in each other for hours.
 _KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 _UNANSWERED_MS = 60_000
+#: Whoever wants a connection of several waits no longer for one that is free.
+_LENT_S = 30.0
 #: What a session says of itself; not every system, or pooler, takes every one.
 _MANNERS = (
     # A backend that waits for a lock would not notice that we are gone, and would keep ours.
@@ -97,16 +102,8 @@ def failure(error: psycopg.Error, what: str) -> ReplicatorError:
 
 async def connect(dsn: str, what: str, *, schema: str | None = None) -> Connection:
     """An autocommit connection; with a schema, that schema and nothing else is its search path."""
-    settings: dict[str, str | int] = {
-        "application_name": f"replicator {what}",
-        "connect_timeout": 10,
-        # Longer than the server's: one that waits for a lock takes nothing in for a while, and lives.
-        "tcp_user_timeout": 2 * _UNANSWERED_MS,
-        **_KEEPALIVE,
-    }
-    known = conninfo_to_dict(dsn)
     try:
-        connection = await dial(make_conninfo(dsn, **{k: v for k, v in settings.items() if k not in known}))
+        connection = await dial(_conninfo(dsn, what))
     except psycopg.Error as error:
         raise failure(error, f"cannot connect to {describe_dsn(dsn)} ({what})") from error
     connection.what = f"{what} on {describe_dsn(dsn)}"
@@ -116,6 +113,18 @@ async def connect(dsn: str, what: str, *, schema: str | None = None) -> Connecti
         await connection.close()
         raise
     return connection
+
+
+def _conninfo(dsn: str, what: str) -> str:
+    settings: dict[str, str | int] = {
+        "application_name": f"replicator {what}",
+        "connect_timeout": 10,
+        # Longer than the server's: one that waits for a lock takes nothing in for a while, and lives.
+        "tcp_user_timeout": 2 * _UNANSWERED_MS,
+        **_KEEPALIVE,
+    }
+    known = conninfo_to_dict(dsn)
+    return make_conninfo(dsn, **{k: v for k, v in settings.items() if k not in known})
 
 
 async def dial(conninfo: str) -> _Told:
@@ -150,6 +159,47 @@ async def connected(dsn: str, what: str, *, schema: str | None = None) -> AsyncI
         raise failure(error, f"{what} on {describe_dsn(dsn)}") from error
     finally:
         await connection.close()
+
+
+@asynccontextmanager
+async def pooled(dsn: str, what: str, *, schema: str | None = None, most: int = 8) -> AsyncIterator[Connect]:
+    """Up to so many connections, each lent to one piece of work after another."""
+    where = f"{what} on {describe_dsn(dsn)}"
+
+    async def configure(connection: Connection) -> None:
+        assert isinstance(connection, _Told)
+        connection.what = where
+        await _settle(connection, schema)
+
+    pool = AsyncConnectionPool[_Told](
+        _conninfo(dsn, what),
+        connection_class=_Told,
+        kwargs={"autocommit": True},
+        min_size=1,
+        max_size=most,
+        open=False,
+        name=what,
+        configure=configure,
+        timeout=_LENT_S,
+    )
+
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[Connection]:
+        try:
+            async with pool.connection() as connection:
+                yield connection
+        except PoolTimeout:
+            raise Unavailable(
+                f"{where}: no connection within {_LENT_S:g} s", "Is it running and reachable?"
+            ) from None
+        except psycopg.Error as error:
+            raise failure(error, where) from error
+
+    await pool.open()
+    try:
+        yield connect
+    finally:
+        await pool.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,9 @@ SELECT pg_catalog.pg_notify('replicator_checkpoint', '') FROM advanced
 -- name: listen
 LISTEN replicator_checkpoint
 
+-- name: listen_to_writes
+LISTEN replicator_write
+
 -- name: has_bucket
 SELECT EXISTS (SELECT FROM buckets WHERE name = %(bucket)s::text)
 
@@ -161,9 +164,6 @@ FROM changes AS c WHERE c.op_id > %(after)s::bigint AND c.op_id <= %(upto)s::big
 UNION ALL
 SELECT false, NULL, NULL WHERE NOT EXISTS (SELECT FROM changes AS before WHERE before.op_id <= %(after)s::bigint)
 
--- name: number_of
-SELECT id FROM buckets WHERE name = %(bucket)s::text
-
 -- name: read_bucket
 -- Ops of one bucket, in order, after a position and up to a checkpoint.
 -- Of those that follow so many bytes of others, none; and how many there would have been.
@@ -171,7 +171,7 @@ SELECT op_id, %(name)s::text, op, object_type, object_id, subkey, checksum, data
 FROM (SELECT *, count(*) OVER () AS among,
              sum(octet_length(data)) OVER (ORDER BY op_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
       FROM (SELECT * FROM ops
-            WHERE bucket = %(bucket)s::integer AND op_id > %(after)s::bigint AND op_id <= %(upto)s::bigint
+            WHERE bucket = (SELECT id FROM buckets WHERE name = %(name)s::text) AND op_id > %(after)s::bigint AND op_id <= %(upto)s::bigint
             ORDER BY op_id LIMIT %(limit)s::integer) AS page) AS measured
 WHERE coalesce(before, 0) < %(bytes)s::bigint ORDER BY op_id
 
@@ -180,6 +180,14 @@ WHERE coalesce(before, 0) < %(bytes)s::bigint ORDER BY op_id
 SELECT string_agg(int8send(op_id), '' ORDER BY op_id) FROM (
     SELECT op_id, lead(op_id) OVER (PARTITION BY object_type, object_id, subkey ORDER BY op_id) AS by
     FROM ops
-    WHERE bucket = %(bucket)s::integer AND op_id > %(after)s::bigint AND op_id <= %(upto)s::bigint
+    WHERE bucket = (SELECT id FROM buckets WHERE name = %(name)s::text)
+      AND op_id > %(after)s::bigint AND op_id <= %(upto)s::bigint
       AND op IN ('PUT', 'REMOVE')) AS told
 WHERE by IS NOT NULL
+
+-- name: entries_at
+-- To which values these keys of lookups lead, as of a checkpoint.
+SELECT DISTINCT l.lookup, l.key, l.value
+FROM unnest(%(lookups)s::text[], %(keys)s::text[]) AS asked (lookup, key)
+JOIN lookups AS l ON l.lookup = asked.lookup AND l.key = asked.key
+WHERE l.op_id <= %(upto)s::bigint AND (l.until_op_id IS NULL OR l.until_op_id > %(upto)s::bigint)

@@ -122,6 +122,16 @@ CREATE TABLE changes (
     recorded_at  timestamptz  NOT NULL
 );
 
+-- The newest write of each client of a user: once readers see the source up to `lsn`, they see it.
+CREATE TABLE write_checkpoints (
+    user_id       text         COLLATE "C" NOT NULL,
+    client_id     text         COLLATE "C" NOT NULL,
+    id            bigint       NOT NULL CHECK (id > 0),
+    lsn           pg_lsn       NOT NULL,
+    requested_at  timestamptz  NOT NULL,
+    PRIMARY KEY (user_id, client_id)
+);
+
 -- "These values lead to those values", because of one row: what buckets depend on besides the row itself, and
 -- what tells which buckets a user gets. An entry stands from one op on, and until another.
 CREATE TABLE lookups (

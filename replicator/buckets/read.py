@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 
 from replicator import queries
 from replicator.buckets.model import Checkpoint, Op, OpId, Page, Position, Told, Total
 from replicator.buckets.reduce import Reduction, overtaken
-from replicator.database import Connection, rows
+from replicator.database import Connect, Connection, rows
+from replicator.rules import keys
+from replicator.rules.ask import Answers
+from replicator.rules.compile import Need
+from replicator.rules.expression import Scalar
 from replicator.wal.lsn import Lsn
 
 _q = queries.load("buckets")
@@ -80,25 +84,32 @@ async def told(connection: Connection, after: OpId, upto: OpId) -> Told:
     )
 
 
+async def answers(connection: Connection, needs: Collection[Need], upto: OpId) -> Answers:
+    """To which values these keys of lookups lead, as of a checkpoint."""
+    found: dict[Need, set[tuple[Scalar, ...]]] = {need: set() for need in needs}
+    asked = {"lookups": [lookup for lookup, _ in needs], "keys": [key for _, key in needs]}
+    for lookup, key, value in await rows(connection, _q.entries_at, **asked, upto=upto):
+        found[lookup, key].add(keys.unpack(value))
+    return found
+
+
 async def read_bucket(
-    connection: Connection, bucket: str, after: OpId, upto: OpId, *, page_rows: int = _PAGE_ROWS
+    connect: Connect, bucket: str, after: OpId, upto: OpId, *, page_rows: int = _PAGE_ROWS
 ) -> AsyncIterator[Page]:
     """The ops of one bucket after a position and up to a checkpoint, reduced, a page at a time.
 
-    Between two pages anything may happen to the connection but its closing, and the bucket may be compacted.
+    No connection is held while somebody looks at a page. Between two of them, the bucket may be compacted.
     """
-    found = await rows(connection, _q.number_of, bucket=bucket)
-    number = found[0][0] if found else None
     reduction = Reduction(bucket, is_new=not after)
-    at, known = after, _Known(connection, number, after, upto)
+    at, known = after, _Known(bucket, after, upto)
     while True:
-        read = [] if number is None else await rows(
-            connection, _q.read_bucket, name=bucket, bucket=number, after=at, upto=upto,
-            limit=page_rows, bytes=_PAGE_BYTES,
-        )  # fmt: skip
-        ops = [Op(*row[:8]) for row in read]
-        has_more = bool(read) and (len(read) < read[0][8] or len(read) == page_rows)
-        sent = list(reduction.take(ops, await known.among(ops, is_last=not has_more)))
+        async with connect() as connection:
+            page = {"name": bucket, "after": at, "upto": upto, "limit": page_rows, "bytes": _PAGE_BYTES}
+            read = await rows(connection, _q.read_bucket, **page)
+            ops = [Op(*row[:8]) for row in read]
+            has_more = bool(read) and (len(read) < read[0][8] or len(read) == page_rows)
+            overtaken = await known.among(ops, connection, is_last=not has_more)
+        sent = list(reduction.take(ops, overtaken))
         if not has_more:
             sent += reduction.rest()
         is_overtaken = reduction.upto > upto
@@ -113,18 +124,17 @@ async def read_bucket(
 class _Known:
     """Which ops of a range have been overtaken in it, known once for all its pages: eight bytes each."""
 
-    def __init__(self, connection: Connection, number: int | None, after: OpId, upto: OpId) -> None:
-        self._connection = connection
-        self._range = {"bucket": number, "after": after, "upto": upto}
+    def __init__(self, bucket: str, after: OpId, upto: OpId) -> None:
+        self._range = {"name": bucket, "after": after, "upto": upto}
         self._ids: array[int] | None = None
 
-    async def among(self, ops: Sequence[Op], *, is_last: bool) -> set[OpId]:
+    async def among(self, ops: Sequence[Op], connection: Connection, *, is_last: bool) -> set[OpId]:
         """The overtaken ones of a page; of the last page, by what follows in itself."""
         if is_last:
             return overtaken(ops)
         if self._ids is None:
             self._ids = array("q")
-            [(ids,)] = await rows(self._connection, _q.overtaken, **self._range)
+            [(ids,)] = await rows(connection, _q.overtaken, **self._range)
             self._ids.frombytes(ids or b"")
             self._ids.byteswap()
         first, last = bisect_left(self._ids, ops[0].op_id), bisect_right(self._ids, ops[-1].op_id)

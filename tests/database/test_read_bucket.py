@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 from replicator.buckets.model import Op, OpId, Told
 from replicator.buckets.read import read_bucket, told, totals
-from replicator.database import Connection, connected, migrate
+from replicator.database import Connect, Connection, connected, migrate
 from tests.fixtures.postgres import Database
 
 BUCKET = 'mine["u1"]'
@@ -88,6 +88,10 @@ async def storage(database: Database) -> AsyncIterator[tuple[Connection, int]]:
         yield connection, number
 
 
+def lent(connection: Connection) -> Connect:
+    return lambda: nullcontext(connection)
+
+
 async def store(connection: Connection, number: int, ops: list[Op]) -> None:
     async with connection.cursor() as cursor:
         await cursor.executemany(
@@ -101,7 +105,7 @@ async def store(connection: Connection, number: int, ops: list[Op]) -> None:
 
 async def read(connection: Connection, client: Client, upto: int, rows: int, pages: int = -1) -> bool:
     """Whether it was read to its end, not only so many pages."""
-    async for page in read_bucket(connection, BUCKET, OpId(client.after), OpId(upto), page_rows=rows):
+    async for page in read_bucket(lent(connection), BUCKET, OpId(client.after), OpId(upto), page_rows=rows):
         for op in page.ops:
             client.take(op)
         assert client.after == page.next_after or not page.ops
@@ -152,7 +156,7 @@ async def test_one_large_op_is_a_page(database: Database) -> None:
         await store(
             connection, number, [Op(OpId(n), "", "PUT", "t", str(n), f"7/{n}", n, text) for n, text in rows]
         )
-        pages = [page async for page in read_bucket(connection, BUCKET, OpId(0), OpId(9))]
+        pages = [page async for page in read_bucket(lent(connection), BUCKET, OpId(0), OpId(9))]
         assert [len(page.ops) for page in pages] == [2, 2, 1]
         assert [page.has_more for page in pages] == [True, True, False]
 
@@ -160,7 +164,7 @@ async def test_one_large_op_is_a_page(database: Database) -> None:
 async def test_a_bucket_without_ops_is_one_empty_page(database: Database) -> None:
     async with storage(database) as (connection, _):
         for bucket in (BUCKET, "nobody's[]"):
-            [page] = [page async for page in read_bucket(connection, bucket, OpId(0), OpId(9))]
+            [page] = [page async for page in read_bucket(lent(connection), bucket, OpId(0), OpId(9))]
             assert (page.ops, page.has_more, page.next_after) == ([], False, 0)
         assert await totals(connection, [BUCKET, "nobody's[]"], OpId(9)) == {}
 
@@ -172,9 +176,9 @@ async def test_what_is_overtaken_by_a_later_checkpoint_says_so(database: Databas
             Op(OpId(9), "", "PUT", "t", "1", "7/1", 6, "{}"),
         ]
         await store(connection, number, compacted)
-        [early] = [page async for page in read_bucket(connection, BUCKET, OpId(0), OpId(8))]
+        [early] = [page async for page in read_bucket(lent(connection), BUCKET, OpId(0), OpId(8))]
         assert early.is_overtaken
-        [whole] = [page async for page in read_bucket(connection, BUCKET, OpId(0), OpId(9))]
+        [whole] = [page async for page in read_bucket(lent(connection), BUCKET, OpId(0), OpId(9))]
         assert not whole.is_overtaken
         assert [op.op for op in whole.ops] == ["CLEAR", "PUT"]
 
