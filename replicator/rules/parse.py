@@ -39,7 +39,8 @@ Reader = Callable[[Document, str, Node, Context], Definition | None]
 
 def load_rules(path: Path, tables: Tables | None = None) -> Rules:
     """The rules of a file."""
-    return parse_rules(read(path, "Set `rules` to the path of your rules."), str(path), tables)
+    hint = "Name a file of rules that is there, or set `rules` in the configuration to its path."
+    return parse_rules(read(path, hint), str(path), tables)
 
 
 def parse_rules(text: str, file: str, tables: Tables | None = None) -> Rules:

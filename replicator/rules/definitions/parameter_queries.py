@@ -25,6 +25,7 @@ from replicator.rules.sql.statement import (
     Statement,
     Target,
     check_clauses,
+    instead_of,
     open_statement,
     read_source,
     targets_of,
@@ -140,8 +141,11 @@ def _each(
     call = function["functions"][0]["List"]["items"][0].get("FuncCall", {})
     name = [part["String"]["sval"] for part in call.get("funcname", [])]
     args = call.get("args", [])
-    if name != ["json_each"] or len(args) != 1 or len(function["functions"]) != 1:
-        raise NotUnderstood("of functions, only json_each(array) can stand after FROM", location_of(call))
+    if name != ["json_each"]:
+        what = instead_of({"RangeFunction": function}) or "only json_each(array) can stand after FROM"
+        raise NotUnderstood(what, location_of(function))
+    if len(args) != 1 or len(function["functions"]) != 1:
+        raise NotUnderstood("json_each has one argument, an array: json_each(array)", location_of(call))
     if function.keys() - {"functions", "alias"} or "colnames" in function.get("alias", {}):
         raise NotUnderstood("only `json_each(array)` and `json_each(array) AS name` can stand here", 0)
     of = statement.read(args[0], request)

@@ -81,10 +81,11 @@ class Placements:
 
     def terms(self, statement: Statement, where: SqlNode | None, scope: DataScope) -> tuple[Term, ...]:
         """The terms of one query; what is wrong with them is noted in the statement."""
+        scope.alike.clear()  # what is selected is no mistake
         ways = self._conditions(statement, where, scope)
         if statement.is_broken:
             return ()
-        return tuple(self._term(statement, way, where) for way in ways)
+        return tuple(self._term(statement, way, where, scope) for way in ways)
 
     def _conditions(self, statement: Statement, where: SqlNode | None, scope: DataScope) -> list[Way]:
         nodes = conjuncts(where)
@@ -186,7 +187,7 @@ class Placements:
             raise NotUnderstood(what, location_of(node))
         ways: list[Way] = []
         for member in members_of(statement, node):
-            mine = DataScope(RowScope(statement, member.source), self.parameters)
+            mine = DataScope(RowScope(statement, member.source), self.parameters, scope.alike)
             column = self._selected(statement, member, mine)
             if differ(type_of(value, scope), type_of(column, mine)):
                 what = f"{shown(value)} is never equal to {shown(column)}: write ::text after both"
@@ -230,14 +231,17 @@ class Placements:
         )
         return Way(places=places, joins=(Join(lookup, value, statement.text_of(node)),))
 
-    def _term(self, statement: Statement, way: Way, where: SqlNode | None) -> Term:
+    def _term(self, statement: Statement, way: Way, where: SqlNode | None, scope: DataScope) -> Term:
         values: list[Key | Brought] = []
         same: list[tuple[int, Key | Brought]] = []
         for at, name in enumerate(self.parameters):
             mine = sorted((p.value for p in way.places if p.at == at), key=_preference)
             if not mine:
                 what = f"every bucket parameter must be used in every alternative: bucket.{name} is not"
-                statement.refuse(what, location_of(where) if where else 0)
+                if name in scope.alike:
+                    what += f"; {name} alone is a column of the row, did you mean bucket.{name}?"
+                at = scope.alike.get(name, location_of(where) if where else 0)
+                statement.refuse(what, at)
                 continue
             same += [(len(values), other) for other in mine[1:]]
             values.append(mine[0])

@@ -19,6 +19,8 @@ LEGACY_TABLES = {"token_parameters": "token_parameters", "user_parameters": "par
 #: What streams call the same.
 STREAM_WORDS = {
     ("auth", "user_id"): "request.user_id()",
+    ("auth", "uid"): "request.user_id()",
+    ("auth", "jwt"): "request.jwt()",
     ("auth", "parameter"): "request.jwt() ->> 'name'",
     ("auth", "parameters"): "request.jwt()",
     ("connection", "parameter"): "request.parameter('name')",
@@ -44,7 +46,9 @@ def request_column(path: list[str], named: Mapping[str, Expression], location: i
             what = f"{name} does not stand under `parameters` at the top of the file{nearest(name, named)}"
             raise NotUnderstood(what, location)
         case [("request" | "auth" | "connection" | "subscription") as schema, name]:
-            raise NotUnderstood(f"a function is called with parentheses: {schema}.{name}()", location)
+            argument = "'name'" if name == "parameter" else ""
+            what = f"a function is called with parentheses: {schema}.{name}({argument})"
+            raise NotUnderstood(what, location)
     return None
 
 
@@ -76,5 +80,5 @@ def request_function(path: list[str], args: list[Expression], location: int) -> 
 def _arguments(path: list[str], args: list[Expression], count: int, location: int) -> None:
     if len(args) != count:
         name = ".".join(path)
-        has = "nothing" if count == 0 else "one name"
-        raise NotUnderstood(f"{name} has {has} between its parentheses", location)
+        what = f"{name}('name') needs one name" if count else f"{name}() has nothing between its parentheses"
+        raise NotUnderstood(what, location)

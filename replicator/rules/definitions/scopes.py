@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from replicator.rules.definitions.requests import request_column, request_function
 from replicator.rules.expression import BucketParameter, Column, Expression, Found, Metadata
@@ -129,8 +129,12 @@ class DataScope:
 
     row: RowScope
     parameters: tuple[str, ...]
+    #: The columns that are called as a parameter is, and where the first of each stands.
+    alike: dict[str, int] = field(default_factory=dict)
 
     def column(self, path: list[str], location: int) -> Expression:
+        if len(path) == 1 and path[0] in self.parameters:
+            self.alike.setdefault(path[0], location)
         if len(path) > 1 and not self.row.source.is_called(path[0]):
             if path[0] == "bucket":
                 return BucketParameter(self._place(".".join(path[1:]), location))

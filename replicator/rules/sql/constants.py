@@ -9,6 +9,7 @@ from __future__ import annotations
 from replicator.rules.compute.moments import interval_seconds
 from replicator.rules.expression import Call, Expression, Literal, Now
 from replicator.rules.sql.conditions import NotUnderstood
+from replicator.rules.sql.quoting import of_value
 from replicator.rules.sql.sqltext import SqlNode
 
 
@@ -48,7 +49,8 @@ def compared(name: str, sides: tuple[Expression, ...]) -> Call:
 def value_function(node: SqlNode) -> Expression:
     if node["op"] == "SVFOP_CURRENT_TIMESTAMP":
         return Now()
-    raise NotUnderstood("only now() is known of these", node.get("location", 0))
+    instead = of_value({"SQLValueFunction": node}) or "only now() is known of these"
+    raise NotUnderstood(instead, node.get("location", 0))
 
 
 def constant(node: SqlNode) -> Expression:

@@ -69,6 +69,11 @@ _CASTS: Final = {
     **dict.fromkeys(("timestamp", "timestamptz", "date"), "; write datetime(x), or unixepoch(x) for seconds"),
 }
 _INSTEAD: Final = {
+    "user_id": "request.user_id(), or auth.user_id() in streams",
+    "uid": "request.user_id(), or auth.user_id() in streams",
+    "jwt": "request.jwt(), or auth.parameters() in streams",
+    "parameter": "request.parameter('name'), or connection.parameter('name') in streams",
+    "parameters": "request.parameters(), or connection.parameters() in streams",
     "char_length": "length",
     "character_length": "length",
     "strpos": "instr",

@@ -14,6 +14,7 @@ from yaml import Node, ScalarNode
 from replicator.rules.context import Context
 from replicator.rules.expression import Expression
 from replicator.rules.model import TableName
+from replicator.rules.sql.quoting import kept_word, of_value, texts_in_double_quotes
 from replicator.rules.sql.reader import NotUnderstood, Scope, read, text_of
 from replicator.rules.sql.sqltext import SqlError, SqlNode, location_of, offset_of, parse_select
 
@@ -82,6 +83,8 @@ class Statement:
 
     def read(self, node: SqlNode, scope: Scope) -> Expression:
         """What a part of it means; NotUnderstood where it means nothing."""
+        for location in texts_in_double_quotes(self.text, node):
+            self.warn("in double quotes this is the name of a column; text stands in single quotes", location)
         return read(node, scope, self.context.dialect)
 
     def text_of(self, node: SqlNode) -> str:
@@ -107,7 +110,7 @@ def open_statement(context: Context, key: str, node: Node) -> Statement | None:
     try:
         select = parse_select(str(node.value))
     except SqlError as error:
-        context.refuse(node, key, error.what, error.offset)
+        context.refuse(node, key, error.what + kept_word(error.what), error.offset)
         return None
     if _is_deep(select):
         context.refuse(node, key, "nested too deep", 0)
@@ -144,7 +147,7 @@ def check_clauses(select: SqlNode) -> None:
 def read_source(node: SqlNode) -> Source:
     """What FROM names, if it is a table."""
     if "RangeVar" not in node:
-        raise NotUnderstood("one table is expected after FROM", location_of(node))
+        raise NotUnderstood(instead_of(node) or "one table is expected after FROM", location_of(node))
     table = node["RangeVar"]
     location = table["location"]
     if "catalogname" in table or "." in table.get("schemaname", ""):
@@ -158,6 +161,20 @@ def read_source(node: SqlNode) -> Source:
     return Source(name, table.get("alias", {}).get("aliasname"), location)
 
 
+def instead_of(node: SqlNode) -> str | None:
+    """What to write instead of a function, or of a word that is taken for one, where a table is expected."""
+    match node:
+        case {"RangeFunction": {"functions": [{"List": {"items": [function, *_]}}, *_]}}:
+            if "SQLValueFunction" in function:
+                return of_value(function)
+            path = [part["String"]["sval"] for part in function.get("FuncCall", {}).get("funcname", [])]
+            name = ".".join(path)
+            return (
+                f"{name} cannot stand after FROM: of functions, only json_each(array) can" if name else None
+            )
+    return None
+
+
 def targets_of(select: SqlNode) -> Iterator[Target]:
     """What stands between SELECT and FROM; a column without AS has its own name, all else must have one."""
     for item in select.get("targetList", []):
@@ -166,8 +183,10 @@ def targets_of(select: SqlNode) -> Iterator[Target]:
         fields = node.get("ColumnRef", {}).get("fields", [{}])
         if "A_Star" in fields[-1]:
             yield Target(None, node, location)
-        else:
-            yield Target(target.get("name") or fields[-1].get("String", {}).get("sval", ""), node, location)
+            continue
+        if "name" not in target and (instead := of_value(node)):
+            raise NotUnderstood(instead, location)
+        yield Target(target.get("name") or fields[-1].get("String", {}).get("sval", ""), node, location)
 
 
 def kinds(node: SqlNode) -> frozenset[str]:
@@ -196,8 +215,9 @@ def _kinds(node: SqlNode) -> Iterator[str]:
                 if not rest and name == "now":
                     yield "now"
                 unseen.append(call.get("args"))
-            case {"SQLValueFunction": _}:
-                yield "now"
+            case {"SQLValueFunction": value}:
+                if of_value({"SQLValueFunction": value}) is None:
+                    yield "now"
             case dict() as part:
                 unseen += part.values()
             case list() as parts:

@@ -9,7 +9,7 @@ from replicator.rules.context import Context
 from replicator.rules.expression import Expression
 from replicator.rules.sql.reader import NotUnderstood
 from replicator.rules.sql.sqltext import SqlNode, location_of
-from replicator.rules.sql.statement import Statement, read_source, targets_of
+from replicator.rules.sql.statement import Statement, instead_of, read_source, targets_of
 from replicator.rules.streams.branches import MOST_ORIGINS
 from replicator.rules.streams.names import Named, Names, named_members, named_table
 from replicator.rules.streams.scoped import (
@@ -168,6 +168,8 @@ class _From:
         call = node["functions"][0]["List"]["items"][0].get("FuncCall", {})
         path = [part["String"]["sval"] for part in call.get("funcname", [])]
         is_plain = node.keys() <= {"functions", "alias", "lateral"} and len(node["functions"]) == 1
+        if path != ["json_each"] and (instead := instead_of({"RangeFunction": node})):
+            raise NotUnderstood(instead, location)
         if path != ["json_each"] or len(call.get("args", [])) != 1 or not is_plain:
             raise NotUnderstood("json_each(array) AS name is the one function in FROM", location)
         alias = node.get("alias", {})

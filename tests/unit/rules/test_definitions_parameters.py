@@ -342,14 +342,14 @@ REFUSED: dict[str, list[tuple[int, str]]] = {
         (16, "json_each has the columns key and value; what can stand here: key, value")
     ],
     "SELECT value AS x FROM json_tree(request.jwt())": [
-        (32, "of functions, only json_each(array) can stand after FROM")
+        (32, "json_tree cannot stand after FROM: of functions, only json_each(array) can")
     ],
     "SELECT request.foo() AS x": [
         (16, "there is no function request.foo; what can stand here: jwt, parameter, parameters, user_id")
     ],
     "SELECT request.user_id AS x": [(16, "a function is called with parentheses: request.user_id()")],
-    "SELECT request.user_id(1) AS x": [(16, "request.user_id has nothing between its parentheses")],
-    "SELECT request.parameter() AS x": [(16, "request.parameter has one name between its parentheses")],
+    "SELECT request.user_id(1) AS x": [(16, "request.user_id() has nothing between its parentheses")],
+    "SELECT request.parameter() AS x": [(16, "request.parameter('name') needs one name")],
     "SELECT token_parameters.org() AS x": [
         (16, "this is no function; token_parameters.org is the value of that name")
     ],

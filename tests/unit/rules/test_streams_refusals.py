@@ -71,7 +71,7 @@ QUERIES = {
     "SELECT a.* FROM a, ^json_each(a.m) j WHERE j.value = auth.user_id() AND j.value > 'a'": "only value can",
     "SELECT a.* FROM a, ^json_each(a.m) j, json_each(j.value) k WHERE k.value = auth.user_id()": "only value",
     "SELECT a.* FROM a, ^json_each(a.m, '$.x') AS j": "json_each(array) AS name is the one function in FROM",
-    "SELECT * FROM ^generate_series(1, 2) AS g": "json_each(array) AS name is the one function in FROM",
+    "SELECT * FROM ^generate_series(1, 2) AS g": "generate_series cannot stand after FROM",
     "SELECT a.* FROM a, ^json_each(a.m) AS j(x) WHERE j.x = 1": "are called key and value",
     "SELECT a.* FROM a, json_each(a.m) AS j WHERE ^j.x = 1": "j has no column x",
     "SELECT a.* FROM a, LATERAL (SELECT ^1 AS x) AS s": "LATERAL is not part",
