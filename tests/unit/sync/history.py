@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
 from zlib import crc32
 
 from replicator.buckets.model import Op, OpId, Total
+from replicator.buckets.reduce import Reduction, overtaken
 from replicator.sync.session_offer import Page
 from tests.unit.sync.client import Key
 
@@ -48,9 +50,28 @@ class History:
         ops = self.now.get(bucket, [])
         wanted = [op for op in ops if after < op.op_id <= upto]
         taken = wanted[:limit]
-        is_cleared = any(op.op == "CLEAR" and op.op_id > upto for op in ops)
         is_moved = any(self.target.get(op.op_id, 0) > upto for op in taken)
-        return Page(bucket, taken, len(wanted) > limit, is_cleared or is_moved)
+        return Page(bucket, taken, len(wanted) > limit, is_moved or self._is_cleared(bucket, upto))
+
+    def reduced(self, bucket: str, after: int, upto: int, limit: int) -> Iterator[Page]:
+        """The same page by page, as storage reduces it on its way."""
+        reduction, known = Reduction(bucket, is_new=not after), None
+        while True:
+            page = self.page(bucket, after, upto, limit)
+            if known is None:
+                known = overtaken([op for op in self.now.get(bucket, []) if after < op.op_id <= upto])
+            sent = list(reduction.take(page.ops, known if page.has_more else overtaken(page.ops)))
+            if not page.has_more:
+                sent += reduction.rest()
+            is_overtaken = reduction.upto > upto or self._is_cleared(bucket, upto)
+            if sent or not page.has_more or is_overtaken:
+                yield Page(bucket, sent, page.has_more, is_overtaken)
+            if not page.has_more or is_overtaken:
+                return
+            after = page.ops[-1].op_id
+
+    def _is_cleared(self, bucket: str, upto: int) -> bool:
+        return any(op.op == "CLEAR" and op.op_id > upto for op in self.now.get(bucket, []))
 
     def compact(self, bucket: str, chance: Random) -> None:
         """Turn what is superseded into MOVEs, some of it, and perhaps what then leads into one CLEAR."""
@@ -62,8 +83,8 @@ class History:
                 continue
             key = op.object_type, op.object_id, op.subkey
             if key in newest and chance.random() < 0.7:
-                ops[at] = Op(op.op_id, bucket, "MOVE", "", "", "", op.checksum, None)
                 self.target[op.op_id] = newest[key]
+                ops[at] = Op(op.op_id, bucket, "MOVE", "", "", "", op.checksum, str(newest[key]))
             newest.setdefault(key, op.op_id)
         leading = 0
         while leading < len(ops) and ops[leading].op != "PUT":
@@ -72,7 +93,8 @@ class History:
             last, cleared = ops[leading - 1].op_id, ops[:leading]
             checksum = sum(op.checksum for op in cleared) % WRAP
             self.target[last] = max(self.target.get(op.op_id, op.op_id) for op in cleared)
-            ops[:leading] = [Op(last, bucket, "CLEAR", "", "", "", checksum, None)]
+            target = str(self.target[last])
+            ops[:leading] = [Op(last, bucket, "CLEAR", "", "", "", checksum, target)]
 
     def rows(self, bucket: str, upto: int) -> dict[Key, tuple[int, int, str]]:
         """What the bucket's whole history comes to: the truth, from what was written first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
 
@@ -16,7 +17,7 @@ from replicator.sync import session as session_module
 from replicator.sync.lines import Encoding, Line, PartialLine, Reason, Stream, encode
 from replicator.sync.request import Request, understood
 from replicator.sync.session import Session
-from replicator.sync.session_offer import Grant, Offer
+from replicator.sync.session_offer import Fetch, Grant, Offer, Page
 from tests.unit.sync.client import BSON, NDJSON, Client, shown
 from tests.unit.sync.history import History
 
@@ -31,6 +32,8 @@ class World:
 
     chance: Random
     client: Client
+    #: Whether what is read is reduced on its way, as storage does it.
+    is_reduced: bool = False
     history: History = field(default_factory=History)
     granted: set[str] = field(default_factory=set)
     priorities: dict[str, int] = field(default_factory=lambda: dict(BUCKETS))
@@ -100,9 +103,25 @@ class World:
             return
         some = self.chance.sample(sorted(fetch.buckets), self.chance.randint(1, len(fetch.buckets)))
         for bucket in some:
-            page = self.history.page(bucket, fetch.buckets[bucket], fetch.upto, self.chance.randint(1, 4))
-            self.seen["overtaken"] += page.is_overtaken
-            self.hear(self.session.take(page))
+            for page in self.pages(bucket, fetch):
+                self.seen["overtaken"] += page.is_overtaken
+                self.hear(self.session.take(page))
+
+    def pages(self, bucket: str, fetch: Fetch) -> Iterator[Page]:
+        """One page as it is stored, or some as they are reduced, with whatever happens between them."""
+        after, limit = fetch.buckets[bucket], self.chance.randint(1, 4)
+        if not self.is_reduced:
+            yield self.history.page(bucket, after, fetch.upto, limit)
+            return
+        for page in self.history.reduced(bucket, after, fetch.upto, limit):
+            yield page
+            match self.chance.randint(0, 5):
+                case 0:
+                    return
+                case 1:
+                    self.write()
+                case 2:
+                    self.compact()
 
     def hear(self, lines: list[Line]) -> None:
         for line in lines:
@@ -144,19 +163,20 @@ STEPS = ("write", "write", "compact", "offer", "read", "read", "read", "connect"
 
 
 @pytest.mark.parametrize("content_type,raw_data", [(NDJSON, True), (NDJSON, False), (BSON, True)])
-@settings(max_examples=120, deadline=None)
+@pytest.mark.parametrize("is_reduced", [False, True], ids=["as stored", "reduced"])
+@settings(max_examples=70, deadline=None)
 @given(
     st.integers(0, 1 << 32),
     st.lists(st.sampled_from(STEPS), min_size=20, max_size=80),
     st.sampled_from([1, 5, 1000]),
 )
 def test_a_completed_checkpoint_is_what_the_whole_history_comes_to(
-    content_type: str, raw_data: bool, seed: int, steps: list[str], interrupt_ops: int
+    is_reduced: bool, content_type: str, raw_data: bool, seed: int, steps: list[str], interrupt_ops: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session_module, "INTERRUPT_OPS", interrupt_ops)
         patch.setattr(session_module, "FETCH_BUCKETS", 1 + seed % 3)
-        world = World(Random(seed), Client(content_type, raw_data))
+        world = World(Random(seed), Client(content_type, raw_data), is_reduced)
         world.granted = set(sorted(BUCKETS)[: 1 + seed % 6])
         world.write()
         world.connect()
@@ -165,14 +185,15 @@ def test_a_completed_checkpoint_is_what_the_whole_history_comes_to(
         world.settle()
 
 
-def test_what_is_rare_happens_in_such_histories() -> None:
+@pytest.mark.parametrize("is_reduced", [False, True], ids=["as stored", "reduced"])
+def test_what_is_rare_happens_in_such_histories(is_reduced: bool) -> None:
     """The same with seeds that are fixed, so that no run goes without interruptions and compaction."""
     seen: Counter[str] = Counter()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session_module, "INTERRUPT_OPS", 3)
         for seed in range(150):
             print("seed", seed)
-            world = World(Random(seed), Client(NDJSON if seed % 2 else BSON))
+            world = World(Random(seed), Client(NDJSON if seed % 2 else BSON), is_reduced)
             world.granted = set(BUCKETS)
             world.write()
             world.connect()
