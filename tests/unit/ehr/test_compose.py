@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from replicator.ehr.about import status_flags
 from replicator.ehr.bind import Plan
-from replicator.ehr.compose import Flat, NotComposed, Stamp, compose, status_flags
+from replicator.ehr.compose import Flat, NotComposed, Stamp, compose
 from replicator.ehr.identity import ChangeId
 from replicator.ehr.model import Row
 from replicator.wal.lsn import Lsn

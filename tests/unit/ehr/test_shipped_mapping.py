@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from replicator.ehr.bind import validate
@@ -154,6 +156,28 @@ def test_problems() -> None:
 def test_notes() -> None:
     row = {"title": "Visit", "description": "well", "encounter_date": "2026-01-02 03:04:05+00"}
     assert content("notes", row) == {"clinical_synopsis:0/notes": "Visit: well"}
+
+
+def test_the_demos_mapping_fits_the_demos_tables() -> None:
+    demo = load_mapping(CONFIG / "ehr" / "clinic.yaml")
+    assert validate(demo, templates(), clinic_tables()) == []
+    assert {
+        name: unread(table, clinic_tables()) for name, table in demo.tables.items() if table.template
+    } == {
+        "vital_signs": [],
+        "lab_results": [],
+        "immunizations": [],
+    }
+
+
+def clinic_tables() -> dict[str, dict[str, int]]:
+    """The columns in sql/clinic.sql. Their types are not looked at: 0 is none that is known."""
+    text = (CONFIG.parent / "sql" / "clinic.sql").read_text()
+    tables = re.findall(r"CREATE TABLE (\w+) \((.*?)\n\);", text, re.DOTALL)
+    assert len(tables) == 7
+    return {
+        f"public.{name}": dict.fromkeys(re.findall(r"^    (\w+) ", body, re.M), 0) for name, body in tables
+    }
 
 
 def test_demographics_are_no_composition() -> None:
