@@ -17,7 +17,7 @@ from replicator import database, queries
 from replicator.ehr.sandbox.changes import Kind, Version
 from replicator.ehr.sandbox.refusals import Refused, unknown_ehr
 
-_q = queries.load("sandbox")
+_q = queries.load("sandbox/store")
 _CONNECTIONS = 8
 
 

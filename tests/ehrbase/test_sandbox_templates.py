@@ -1,0 +1,137 @@
+"""Operational templates → web templates → the FLAT paths and values the sandbox takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from replicator.ehr.sandbox.opt import node_id, web_template_of
+from replicator.ehr.sandbox.paths import invalid_values, unknown_paths
+from replicator.ehr.sandbox.refusals import Refused
+from tests.ehrbase.records import OPT
+
+TREE: dict[str, Any] = web_template_of(OPT)["tree"]
+RATE = "pulse_encounter/pulse/any_event:0/rate"
+
+
+def node(*trail: str) -> dict[str, Any]:
+    found = TREE
+    for name in trail:
+        (found,) = [child for child in found["children"] if child["id"] == name]
+    return found
+
+
+def without(opt: bytes, *parts: bytes) -> bytes:
+    for part in parts:
+        assert part in opt
+        opt = opt.replace(part, b"")
+    return opt
+
+
+def test_structures_have_no_node_of_their_own() -> None:
+    assert (TREE["id"], TREE["rmType"]) == ("pulse_encounter", "COMPOSITION")
+    assert [child["id"] for child in node("pulse", "any_event")["children"]] == ["rate", "comment"]
+
+
+def test_an_event_that_is_the_only_one_and_comes_once_has_none_either() -> None:
+    head, found, tail = OPT.partition(b"<node_id>at0002</node_id>")
+    before, _, _ = head.rpartition(b"<occurrences>")
+    once = before + b"<occurrences><lower>1</lower><upper>1</upper></occurrences>" + found + tail
+    assert once != OPT
+    (pulse,) = web_template_of(once)["tree"]["children"]
+    assert [child["id"] for child in pulse["children"]] == ["rate", "comment"]
+
+
+def test_siblings_of_one_name_are_numbered_from_the_second_on() -> None:
+    twice = OPT.replace(b'<items id="text">Comment', b'<items id="text">Rate')
+    (pulse,) = web_template_of(twice)["tree"]["children"]
+    assert [child["id"] for child in pulse["children"][0]["children"]] == ["rate", "rate2"]
+
+
+def test_an_element_is_its_value_with_how_often_it_may_come() -> None:
+    assert (node("pulse", "any_event", "rate")["rmType"], node("pulse", "any_event")["max"]) == (
+        "DV_QUANTITY",
+        -1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Any event", "any_event"),
+        ("Pulse/Heart beat", "pulse_heart_beat"),
+        ("vg_ObservationLab.v.1.1.0", "vg_observationlab.v.1.1.0"),
+        ("24 hours", "a24_hours"),
+        ("Größe-alt", "gr__e-alt"),
+    ],
+)
+def test_a_nodes_id_is_its_name_made_plain(name: str, expected: str) -> None:
+    assert node_id(name) == expected
+
+
+@pytest.mark.parametrize(
+    "opt",
+    [
+        b"",
+        b"<template",
+        b"<template/>",
+        b"<!DOCTYPE a><template/>",
+        without(OPT, b"<template_id><value>replicator.pulse.v1</value></template_id>"),
+        OPT.replace(b"ITEM_TREE", b"ITEM_TABLE"),
+    ],
+)
+def test_what_is_no_template_is_refused_as_a_bad_request(opt: bytes) -> None:
+    with pytest.raises(Refused) as refused:
+        web_template_of(opt)
+    assert refused.value.status == 400
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "ctx/language",
+        "pulse_encounter/_uid",
+        "pulse_encounter/_feeder_audit/originating_system_item_id:0|id",
+        "pulse_encounter/context/start_time",
+        "pulse_encounter/category|code",
+        "pulse_encounter/pulse/language|code",
+        "pulse_encounter/pulse:0/any_event:3/time",
+        f"{RATE}|magnitude",
+        f"{RATE}/_normal_range/lower|magnitude",
+    ],
+)
+def test_a_path_of_the_template_or_of_the_reference_model_leads_somewhere(path: str) -> None:
+    assert unknown_paths({path: 1}, TREE) == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "pulse/rate",
+        "pulse_encounter/plse/any_event:0/rate",
+        "pulse_encounter/pulse/rate",
+        "pulse_encounter/time",
+    ],
+)
+def test_any_other_path_leads_nowhere(path: str) -> None:
+    assert unknown_paths({path: 1}, TREE) == [path]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "value", "valid"),
+    [
+        ("magnitude", 0, True),
+        ("magnitude", 999.9, True),
+        ("magnitude", 1000, False),
+        ("magnitude", -1, False),
+        ("magnitude", "72", False),
+        ("magnitude", True, False),
+        ("unit", "/min", True),
+        ("unit", "1/min", False),
+    ],
+)
+def test_a_quantity_is_within_what_its_template_allows(suffix: str, value: object, valid: bool) -> None:
+    complaints = invalid_values({f"{RATE}|{suffix}": value}, TREE)
+    assert (complaints == []) == valid
+    assert all(complaint.startswith(f"{RATE}|{suffix}: ") for complaint in complaints)
