@@ -21,11 +21,17 @@ SELECT * FROM unnest(%(lookups)s::text[], %(keys)s::text[], %(values)s::text[], 
                      %(op_ids)s::bigint[])
 
 -- name: read_entries
--- What stands under these keys.
-SELECT l.lookup, l.key, l.value, l.subkey FROM lookups AS l
+-- What stands under these keys: to which values they lead, because of which of some rows, and whether because
+-- of these alone. However many other rows are the reason, they are not brought.
+SELECT l.lookup, l.key, l.value,
+       coalesce(array_agg(turning.subkey) FILTER (WHERE turning.subkey IS NOT NULL), '{}'),
+       bool_and(turning.subkey IS NOT NULL)
+FROM lookups AS l
 JOIN unnest(%(lookups)s::text[], %(keys)s::text[]) AS asked (lookup, key)
   ON l.lookup = asked.lookup AND l.key = asked.key
+LEFT JOIN unnest(%(subkeys)s::text[]) AS turning (subkey) ON turning.subkey = l.subkey
 WHERE l.until_op_id IS NULL
+GROUP BY l.lookup, l.key, l.value
 
 -- name: read_rows
 -- The rows that look these keys up; of each key no more than so many. While a table is copied again, a row

@@ -23,6 +23,7 @@ from replicator.database import Connection, rows
 from replicator.rules.compile import Compiled, Need
 from replicator.rules.lookups import (
     DUE,
+    OTHERS,
     OUTER,
     Moved,
     Outer,
@@ -45,6 +46,9 @@ _q = queries.load("lookups")
 
 #: A key with more outer rows than this is told page by page.
 WIDE = 2000
+#: And where many keys change at once, with more than its share of these; each has a few in any case.
+MOST_HELD = 20_000
+_FEW = 8
 PAGE = 500
 
 
@@ -124,7 +128,7 @@ class Lookups:
                 break
             lookup, key, _, after = found[-1]
             needs = {(lookup, key) for lookup, key, _, _ in found}
-            view = await self._view(needs, needs)
+            view = await self._view(needs, needs, {subkey for _, _, _, subkey in found})
             intents: list[Intent] = []
             moved = withdraw([tuple(entry) for entry in found], batch.now, view, intents.append)
             await batch.add(intents)
@@ -137,7 +141,10 @@ class Lookups:
         if not steps:
             return []
         await batch.rest()
-        view = await self._view(*_needs_of(steps, self._joined))
+        rows_of = {
+            step.table.subkey(row) for step in steps for row in (step.old, step.new) if row is not None
+        }
+        view = await self._view(*_needs_of(steps, self._joined), rows_of)
         view.moved_on = self._moved_on
         made: list[Intent] = []
         for step in steps:
@@ -177,9 +184,12 @@ class Lookups:
 
     # -- what is stored ----------------------------------------------------------------------------
 
-    async def _view(self, needs: set[Need], changing: set[Need]) -> View:
-        """What stands under these keys, and of those that change, the rows that look them up."""
-        view = View()
+    async def _view(self, needs: set[Need], changing: set[Need], subkeys: Iterable[str]) -> View:
+        """What stands under these keys, and of those that change, the rows that look them up.
+
+        `subkeys` are the rows that may become or cease to be a reason while the view is used.
+        """
+        view = View(subkeys)
         await self._read(view, needs | changing)
         await self._read_outer(view, changing)
         further = {n for outers in view.outer.values() for o in outers.values() for n in o.table.needs(o.row)}
@@ -190,25 +200,27 @@ class Lookups:
         asked = [need for need in needs if need not in view.reasons]
         for need in asked:
             view.reasons[need] = {}
-        for lookup, key, value, subkey in await self._entries(_q.read_entries, asked):
-            view.reasons[lookup, key].setdefault(value, set()).add(subkey)
+        found = await self._entries(_q.read_entries, asked, subkeys=list(view.changing))
+        for lookup, key, value, subkeys, is_all in found:
+            view.reasons[lookup, key][value] = {*subkeys, *(() if is_all else (OTHERS,))}
 
     async def _read_outer(self, view: View, needs: Iterable[Need]) -> None:
         asked = [(OUTER + lookup, key) for lookup, key in needs]
         for need in asked:
             view.outer[need] = {}
-        found = await self._entries(_q.read_rows, asked, limit=WIDE + 1)
+        most = min(WIDE, max(_FEW, MOST_HELD // max(1, len(asked))))
+        found = await self._entries(_q.read_rows, asked, limit=most + 1)
         counted = Counter((lookup, key) for lookup, key, _, _ in found)
-        view.wide = {need for need, count in counted.items() if count > WIDE}
+        view.wide = {need for need, count in counted.items() if count > most}
         for lookup, key, value, subkey in found:
             if (lookup, key) not in view.wide and (outer := self._outer(value, subkey)):
                 view.outer[lookup, key][subkey] = outer
 
-    async def _entries(self, query: bytes, asked: Sequence[Need], **bounds: int) -> list[TupleRow]:
+    async def _entries(self, query: bytes, asked: Sequence[Need], **more: object) -> list[TupleRow]:
         if not asked:
             return []
         values = {"lookups": [lookup for lookup, _ in asked], "keys": [key for _, key in asked]}
-        return await rows(self._connection, query, **values, **bounds)
+        return await rows(self._connection, query, **values, **more)
 
     def _outer(self, packed: str, subkey: str) -> Outer | None:
         """A row as it was entered; None if its table has changed since, for then it is copied again."""

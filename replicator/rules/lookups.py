@@ -7,12 +7,13 @@ under the same key, as they are. So a change on either side finds exactly the ro
 concerns; one inner row is one reason, and an outer row moves when the first comes or the last one goes.
 
 A View holds the part of the lookups that some changes can touch; changes are applied to it one by one, so
-that what happens to both sides in one transaction comes out as if it had happened in its order.
+that what happens to both sides in one transaction comes out as if it had happened in its order. However many
+rows are the reason for one thing, it knows those of them that change, and whether there are others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from struct import pack, unpack
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ from replicator.wal.messages import Row
 
 #: Outer rows are entered under the lookup that brings them somewhere, with this before its name.
 OUTER = "@"
+#: Stands for every row that is a reason and does not change while a View is used.
+OTHERS = ""
 #: Rows whose place depends on the time are entered here, under the time at which it changes.
 DUE = "@due"
 
@@ -38,8 +41,10 @@ class Outer(NamedTuple):
 class View:
     """What lookups say, as far as some changes need to know, while they are applied."""
 
-    def __init__(self) -> None:
-        #: To which values a key leads, and because of which rows.
+    def __init__(self, changing: Iterable[str] = ()) -> None:
+        #: The rows that may become or cease to be a reason.
+        self.changing = frozenset(changing)
+        #: To which values a key leads, and because of which rows; of those that do not change, as OTHERS.
         self.reasons: dict[Need, dict[str, set[str]]] = {}
         #: Which outer rows look a key up, by subkey.
         self.outer: dict[Need, dict[str, Outer]] = {}

@@ -7,7 +7,7 @@ import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -17,6 +17,7 @@ from replicator.buckets.numbers import Numbers
 from replicator.buckets.write import Batch, Source, Writer, begin, open_writer
 from replicator.database import Connection, connected, migrate
 from replicator.rules import keys
+from replicator.rules.lookups import View
 from replicator.rules.model import Rules
 from replicator.rules.route import Router
 from replicator.wal.lsn import Lsn
@@ -32,6 +33,8 @@ SLOT = "s"
 #: Few rows meet every bound.
 TIGHT = {
     "replicator.buckets.lookups.WIDE": 1,
+    "replicator.buckets.lookups._FEW": 1,
+    "replicator.buckets.lookups.MOST_HELD": 2,
     "replicator.buckets.lookups.PAGE": 2,
     "replicator.buckets.entries._HELD": 3,
 }
@@ -327,3 +330,41 @@ async def test_keys_of_any_length_are_equal_to_themselves_alone(
         await store.append(store.transactions([moved], rng), 0.0)
         await store.commit()
         assert {place[:3] for place in store.held(10**9)} == {('d["u"]', "t0", "1"), ('d["u"]', "t2", "2")}
+
+
+async def test_what_is_held_does_not_grow_with_the_rows_behind_a_key(
+    storage: Database, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of rows are the reason for one thing, and thousands look up a key, while a few change."""
+    rules = read(
+        "SELECT request.jwt() ->> 'x' AS x",
+        "SELECT id FROM t0 WHERE a IN (SELECT a FROM t1 WHERE b = bucket.x)",
+    )
+    held: list[int] = []
+    real = Lookups._view
+
+    async def watched(self: Lookups, *args: Any) -> View:
+        view = await real(self, *args)
+        reasons = sum(len(rows) for values in view.reasons.values() for rows in values.values())
+        held.append(reasons + sum(map(len, view.outer.values())))
+        return view
+
+    monkeypatch.setattr(Lookups, "_view", watched)
+    monkeypatch.setattr("replicator.buckets.lookups.MOST_HELD", 100)
+    async with opened(storage, rules) as store:
+        inner = [inserted(1, f"i{n}", "k", "u") for n in range(3000)]
+        outer = [inserted(0, f"o{n}", "k" if n < 1000 else f"k{n % 20}") for n in range(2000)]
+        for rows in (inner[i : i + 500] for i in range(0, len(inner), 500)):
+            await store.append([Transaction(1, Lsn(store.lsn), 0, rows)], 0.0)
+        for rows in (outer[i : i + 500] for i in range(0, len(outer), 500)):
+            await store.append([Transaction(1, Lsn(store.lsn), 0, rows)], 0.0)
+        assert max(held) < 600
+        held.clear()
+        # Of the last rows that are the reason, each alone changes nothing; all of them do.
+        gone = [one._replace(kind=Kind.DELETE, old=one.new, new=None) for one in inner]
+        few = [inserted(1, f"j{n}", f"k{n}", "u") for n in range(20)]
+        for rows in (gone[:1500], gone[1500:2999], few, gone[2999:]):
+            await store.append(store.transactions(rows, random.Random(0)), 0.0)
+        await store.commit()
+        assert len(store.held(10**9)) == 1000
+        assert max(held) < 1600

@@ -12,7 +12,19 @@ from hypothesis import strategies as st
 
 from replicator.rules import keys
 from replicator.rules.compile import Need
-from replicator.rules.lookups import DUE, OUTER, Moved, Outer, View, apply, due_at, due_key, shift, withdraw
+from replicator.rules.lookups import (
+    DUE,
+    OTHERS,
+    OUTER,
+    Moved,
+    Outer,
+    View,
+    apply,
+    due_at,
+    due_key,
+    shift,
+    withdraw,
+)
 from replicator.rules.lookups import Step as Applied
 from replicator.rules.model import Put, Remove, Rules
 from replicator.rules.route import Enter, Intent, Leave, Router
@@ -95,7 +107,7 @@ class Store:
             if not stale:
                 break
             needs = {(lookup, key) for lookup, key, _, _ in stale}
-            view = self._view(needs, needs)
+            view = self._view(needs, needs, {subkey for _, _, _, subkey in stale})
             intents: list[Intent] = []
             moved = withdraw(stale, self.now, view, intents.append)
             self.take(intents)
@@ -116,7 +128,8 @@ class Store:
                 if row is not None:
                     needs |= set(step.table.needs(row))
                     changing |= {(e[0], e[1]) for e in step.table.entries(row, at) if e[0] in self.joined}
-        view = self._view(needs, changing)
+        rows = {step.table.subkey(row) for step in steps for row in (step.old, step.new) if row is not None}
+        view = self._view(needs, changing, rows)
         view.moved_on = self._moved_on
         for step in steps:
             intents: list[Intent] = []
@@ -137,8 +150,8 @@ class Store:
                 shift(outer, at, moved, then, self.now, view, intents.append)
             self.take(intents)
 
-    def _view(self, needs: set[Need], changing: set[Need]) -> View:
-        view = View()
+    def _view(self, needs: set[Need], changing: set[Need], subkeys: set[str]) -> View:
+        view = View(subkeys)
         self._read(view, needs | changing)
         for lookup, key in changing:
             found = self._under(OUTER + lookup, key)
@@ -156,7 +169,8 @@ class Store:
             view.reasons[need] = {}
             for lookup, key, value, subkey in self.entries:
                 if (lookup, key) == need:
-                    view.reasons[need].setdefault(value, set()).add(subkey)
+                    known = subkey if subkey in view.changing else OTHERS
+                    view.reasons[need].setdefault(value, set()).add(known)
 
     def _under(self, *place: str) -> dict[str, Outer]:
         return {one[2]: self._outer(row) for one, row in self.rows.items() if one[:2] == place}
