@@ -74,20 +74,37 @@ _JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print facts as J
 
 
 @verb("replicator run --config /etc/replicator/replicator.yaml")
-@click.option("--only", multiple=True, type=click.Choice(["replicate"]), help="Run only this part.")
+@click.option(
+    "--only", multiple=True, type=click.Choice(["replicate", "serve"]), help="Run only this part; else all."
+)
 def run(config: Path | None, only: tuple[str, ...]) -> None:
     """Run the replicator until it is told to stop.
 
-    Follows the source's write-ahead log into buckets. Waits for servers that do not answer; ends with
-    exit code 1 and the remedy when going on would be wrong.
+    Follows the source's write-ahead log into buckets, and serves them to apps. Waits for servers that do not
+    answer; ends with exit code 1 and the remedy when going on would be wrong.
+
+    The parts are processes of their own. Any number of machines may serve from one storage, with
+    --only serve; one replicates, and others with --only replicate stand by.
     """
-    from replicator import supervise
     from replicator.rules.parse import load_rules
 
     logs.to_stderr()
     settings = load(config, os.environ)
     rules = load_rules(settings.rules_path)
-    _until_stopped(lambda stop: supervise.run_replicate(settings, rules, stop))
+    if only == ("serve",):
+        import uvloop
+
+        from replicator.serve import run_serve
+
+        _until_stopped(lambda stop: run_serve(settings, rules, stop, os.environ), uvloop.new_event_loop)
+        return
+    from replicator import supervise
+    from replicator.together import beside, is_served
+
+    if "serve" in only or (not only and is_served(settings, os.environ)):
+        _until_stopped(lambda stop: beside(supervise.run_replicate(settings, rules, stop), config, stop))
+    else:
+        _until_stopped(lambda stop: supervise.run_replicate(settings, rules, stop))
 
 
 @verb("replicator migrate --dry-run", json=True)
@@ -180,7 +197,10 @@ def completion(shell: str) -> None:
     click.echo(made(main, {}, "replicator", "_REPLICATOR_COMPLETE").source())
 
 
-def _until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+def _until_stopped(
+    work: Callable[[asyncio.Event], Coroutine[Any, Any, None]],
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> None:
     """Run what stops by itself when asked: SIGTERM and Ctrl-C set the event."""
 
     async def body() -> None:
@@ -189,7 +209,8 @@ def _until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await work(stop)
 
-    asyncio.run(body())
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(body())
 
 
 def _until_interrupted(work: Coroutine[Any, Any, None]) -> None:

@@ -159,6 +159,8 @@ class SyncKeys(_Trust):
     """Who may read buckets, and where."""
 
     listen: Annotated[str, BeforeValidator(values.address)] = "127.0.0.1:8080"
+    max_connections: Annotated[int, BeforeValidator(values.number_up_to(1_000_000))] = 2000
+    max_buckets: Annotated[int, BeforeValidator(values.number_up_to(10_000))] = 1000
     max_age_s: Annotated[int, BeforeValidator(spans.seconds(60, 30 * 86_400))] = Field(
         default=86_400, alias="max_age"
     )

@@ -35,12 +35,24 @@ NOUNS = {
     "observe": {"wal", "rules", "buckets", "sync", "ehr"},
     "demo": {"wal", "rules", "buckets", "sync", "ehr", "observe"},
 }
-VERBS = {"replicate", "copying", "serve", "work", "supervise", "cli", "cli_rules", "cli_source", "cli_token"}
+VERBS = {
+    "replicate",
+    "copying",
+    "serve",
+    "work",
+    "supervise",
+    "cli",
+    "cli_rules",
+    "cli_source",
+    "cli_token",
+    "together",
+}
 #: The demo is a program of its own around the verbs, not a noun they are made of.
 MAY_RUN_VERBS = {
     ("demo", "supervise"),
     ("__main__", "cli"),
     ("replicate", "copying"),
+    ("serve", "together"),
     ("cli_rules", "cli"),
     ("cli_source", "cli"),
     ("cli_token", "cli"),

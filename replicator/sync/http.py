@@ -1,0 +1,178 @@
+"""A request for a stream → its lines, written as the client wants them and no faster than it reads them.
+
+Plain ASGI: a stream lives for hours and there are thousands, so nothing stands around it that a request of a
+second would not mind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from typing import Any, TypeAlias
+
+import orjson
+
+from replicator.errors import ReplicatorError
+from replicator.marks import mark
+from replicator.sync import request as requests
+from replicator.sync.auth import AuthError, User
+from replicator.sync.auth_keyring import Keyring
+from replicator.sync.drive import Out
+from replicator.sync.lines import Encoding, Line, encode
+from replicator.sync.lines_accept import negotiate
+from replicator.sync.request import Request
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+#: Holds a conversation with a verified user; raises Refused before it has sent anything, or ends.
+Converse: TypeAlias = Callable[[User, Request, Out], Awaitable[None]]
+
+#: A body that asks for a stream is no longer than this: ten thousand buckets and their names.
+BODY_MOST = 8 << 20
+#: And it comes within so long.
+_BODY_S = 30.0
+
+
+class Refused(ReplicatorError):
+    """A request that is not answered as it was meant."""
+
+    def __init__(self, status: int, code: str, what: str, hint: str = "", name: str = "ServiceError") -> None:
+        super().__init__(what, hint)
+        self.status, self.code, self.name = status, code, name
+
+    def body(self) -> dict[str, object]:
+        error = {"name": self.name, "code": self.code, "status": self.status, "description": self.what}
+        return {"error": {**error, "details": self.hint} if self.hint else error}
+
+
+def invalid(messages: Sequence[str]) -> Refused:
+    """What a request is told that cannot be understood."""
+    return Refused(
+        400, "PSYNC_S2001", "Validation failed", orjson.dumps(messages).decode(), "ValidationError"
+    )
+
+
+class StreamEndpoint:
+    """POST /sync/stream."""
+
+    def __init__(
+        self, keyring: Keyring, converse: Converse, most: int, clock: Callable[[], float] = time.time
+    ):
+        self._keyring, self._converse, self._clock = keyring, converse, clock
+        self._most, self._open = most, 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":
+            await answer(send, Refused(404, "PSYNC_S2002", "There is nothing here but POST"))
+        elif self._open >= self._most:
+            mark("too many streams", level=logging.WARNING, most=self._most)
+            await send({"type": "http.response.start", "status": 429, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            self._open += 1
+            try:
+                await self._stream(scope, receive, send)
+            finally:
+                self._open -= 1
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = headers_of(scope)
+        try:
+            request = requests.read(await body_of(receive), is_bson=_is_bson(headers))
+            if isinstance(request, requests.Refused):
+                raise invalid(request.messages)
+            user = await self._keyring.user(headers.get("authorization"), self._clock())
+        except (Refused, AuthError) as error:
+            await answer(send, error)
+            return
+        out = _Out(send, negotiate(headers.get("accept")), raw_data=request.raw_data)
+        gone = asyncio.ensure_future(_gone(receive, out))
+        try:
+            await self._converse(user, request, out)
+            await out.end()
+        except Refused as error:
+            if out.is_begun:
+                raise
+            await answer(send, error)
+        finally:
+            gone.cancel()
+
+
+class _Out:
+    """Where the lines of one HTTP response go."""
+
+    def __init__(self, send: Send, encoding: Encoding, *, raw_data: bool) -> None:
+        self._send, self._encoding, self._raw_data = send, encoding, raw_data
+        self.is_begun = self.is_closed = False
+        #: Called when the client has gone.
+        self.on_close: Callable[[], None] = lambda: None
+
+    async def send(self, lines: Sequence[Line]) -> None:
+        if not self.is_begun:
+            await self._begin()
+        for line in lines:
+            chunk = encode(line, self._encoding, raw_data=self._raw_data)
+            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def end(self) -> None:
+        if not self.is_begun:
+            await self._begin()
+        if not self.is_closed:
+            await self._send({"type": "http.response.body", "body": b""})
+
+    def close(self) -> None:
+        self.is_closed = True
+        self.on_close()
+
+    async def _begin(self) -> None:
+        self.is_begun = True
+        headers = [(b"content-type", self._encoding.value.encode()), (b"x-accel-buffering", b"no")]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+
+
+async def _gone(receive: Receive, out: _Out) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    out.close()
+
+
+async def body_of(receive: Receive, most: int = BODY_MOST) -> bytes:
+    """The whole body of a request, if it is not too large and does not take too long."""
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(_BODY_S):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Refused(400, "PSYNC_S2001", "The request ended before its body did")
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                if size > most:
+                    raise Refused(413, "PSYNC_S2001", f"The body is longer than {most:,} bytes")
+                if not message.get("more_body"):
+                    return b"".join(parts)
+    except TimeoutError:
+        raise Refused(408, "PSYNC_S2001", f"The body did not come within {_BODY_S:g} s") from None
+
+
+def headers_of(scope: Scope) -> Mapping[str, str]:
+    """By name in small letters; of several of one name, the last."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+async def answer(send: Send, error: Refused | AuthError) -> None:
+    """The envelope in which clients look for errors."""
+    headers = [(b"content-type", b"application/json; charset=utf-8")]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": orjson.dumps(error.body())})
+
+
+def _is_bson(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-type", "").partition(";")[0].strip().lower() in (
+        "application/bson",
+        Encoding.BSON.value,
+    )
