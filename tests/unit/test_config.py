@@ -250,7 +250,8 @@ REFUSED = {
     "source: {publicaton: x}": "1:10: source.publicaton: unknown key, did you mean publication?",
     "sources: {}": "1:1: sources: unknown key, did you mean source?",
     "sync: {zzz: 1}": "1:8: sync.zzz: unknown key; what can stand here: "
-    "audience, clock_tolerance, jwks_plain_http, jwks_private, jwks_uri, keys, listen, max_age, supabase, "
+    "audience, clock_tolerance, jwks_plain_http, jwks_private, jwks_uri, keys, listen, max_age, "
+    "max_buckets, max_connections, supabase, "
     "token",
     "sync: {token: {key_fil: x}}": "1:16: sync.token.key_fil: unknown key, did you mean key_file?",
     "sync: {supabase: {project: x}}": "1:19: sync.supabase.project: unknown key, did you mean project_url?",
@@ -593,6 +594,8 @@ def test_effective_configuration_has_the_files_keys(written: Load, tmp_path: Pat
             "keys": [{"kty": "***", "k": "***"}],
             "jwks_uri": [],
             "supabase": {"project_url": None, "secret": "***", "secret_file": None},
+            "max_connections": 2000,
+            "max_buckets": 1000,
             "max_age": 86_400,
             "clock_tolerance": 60,
             "jwks_plain_http": False,
