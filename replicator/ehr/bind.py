@@ -22,6 +22,8 @@ Compile = Callable[[str, str, bool], object]
 #: What the composer writes itself, wherever it stands.
 OURS = frozenset({"category", "language", "territory", "composer", "encoding", "subject"})
 
+OURS_OF_CONTEXT = frozenset({"/context/start_time", "/context/setting"})
+
 
 @dataclass(frozen=True, slots=True)
 class GroupPlan:
@@ -173,7 +175,7 @@ def _slot(binding: Binding, written: Field, path: str, part: str) -> Slot | None
     elif not node.is_leaf:
         names = ", ".join(child.rpartition("/")[2] for child in node.children[:6])
         what = f"not a leaf of the template: below it stand {names}"
-    elif node.in_context and (node.id in OURS or node.path.startswith(f"{template.root}/context/")):
+    elif (node.in_context and node.id in OURS) or node.path.removeprefix(template.root) in OURS_OF_CONTEXT:
         what = "this comes from ctx"
     if what or node is None:
         binding.refuse(written.at, part, what)

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from replicator.ehr.leaves import WRITABLE
 from replicator.ehr.webtemplate import ENTRIES, INDEX, Node, WebTemplate
 
 #: The record model's own attributes, which nobody has to map.
-SUPPLIED_ABOVE = frozenset({"category", "language", "territory", "composer", "start_time", "setting"})
+SUPPLIED_ABOVE = frozenset({"category", "language", "territory", "composer"})
 SUPPLIED_IN_ENTRY = frozenset({"language", "encoding", "subject", "time", "origin"})
 
 
@@ -52,13 +53,23 @@ def _below(template: WebTemplate, place: str, node: Node, have: set[str], found:
         instance = f"{here}:0" if child.repeats else here
         if _is_supplied(template, child):
             found.supplied.append((instance, child))
+        elif _cannot_be_filled(child):
+            continue
         elif child.is_leaf or child.rm_type == "ELEMENT":
             found.missing.append(instance)
         elif child.rm_type != "EVENT_CONTEXT":
             _below(template, instance, child, have, found)
 
 
+def _cannot_be_filled(child: Node) -> bool:
+    """Demanded in words only: an empty slot, or a part of something optional that the tree leaves out."""
+    is_value = child.rm_type.startswith("DV_") or child.rm_type in WRITABLE
+    return child.is_leaf and (not is_value or "/instruction_details/" in child.aql)
+
+
 def _is_supplied(template: WebTemplate, child: Node) -> bool:
+    if child.path in (f"{template.root}/context/start_time", f"{template.root}/context/setting"):
+        return True
     if not (child.in_context and child.is_leaf):
         return False
     is_in_entry = any(node.rm_type in ENTRIES for node in template.above(child.path))

@@ -111,11 +111,19 @@ def _within(limits: Range, found: float) -> None:
         raise ValueError("outside the template's range")
 
 
+def _listed(slot: Slot, value: str) -> None:
+    """Refuse what is not in the template's list, if it has one and it is closed."""
+    part = slot.node.input("")
+    if part is not None and part.options and not part.is_open:
+        _option(part.options, value)
+
+
 # Text and codes.
 
 
 def _text(slot: Slot, text: str, row: Row, zone: int) -> Parts:
     code = _code_of(slot.field, text)
+    _listed(slot, (code.label or code.code) if code else text)
     if code is None:
         found: Parts = {"": text}
         for number, beside in enumerate(_codes_beside(slot.field, row)):
@@ -239,6 +247,12 @@ def _count(slot: Slot, text: str, row: Row, zone: int) -> Parts:
     return {"": found}
 
 
+def _boolean(slot: Slot, text: str, row: Row, zone: int) -> Parts:
+    found = prints.boolean(_translated(slot.field, text))
+    _listed(slot, str(found).lower())
+    return {"": found}
+
+
 # What has one part, read in one way.
 
 _Read: TypeAlias = Callable[[str, int], Json]
@@ -258,7 +272,7 @@ _MAKE: Mapping[str, Callable[[Slot, str, Row, int], Parts]] = {
     "DV_QUANTITY": _quantity,
     "DV_PROPORTION": _proportion,
     "DV_COUNT": _count,
-    "DV_BOOLEAN": _simple(lambda text, zone: prints.boolean(text)),
+    "DV_BOOLEAN": _boolean,
     "DV_DATE": _simple(prints.day),
     "DV_DATE_TIME": _simple(prints.date_time),
     "DV_TIME": _simple(lambda text, zone: prints.clock(text)),

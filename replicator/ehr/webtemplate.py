@@ -86,7 +86,7 @@ class Node:
     in_context: bool
     inputs: tuple[Input, ...]
     children: tuple[str, ...]
-    #: What it is in the archetype; part of the hash only.
+    #: Where it is in the archetype.
     aql: str = ""
 
     @property
@@ -181,7 +181,7 @@ def _read(tree: Mapping[str, Any], above: str, nodes: dict[str, Node], level: in
     least, most = tree.get("min", 0), tree.get("max", -1)
     if not isinstance(least, int) or not isinstance(most, int):
         raise _wrong("an occurrence is no number")
-    placeholder = Node(path, name, _text(tree, "rmType"), least, None, False, (), ())
+    placeholder = Node(path, name, _text(tree, "rmType").strip(), least, None, False, (), ())
     nodes[path] = placeholder  # so that a second node of this path is noticed
     children = tuple(_read(child, path, nodes, level + 1).path for child in _objects(tree, "children"))
     nodes[path] = node = Node(

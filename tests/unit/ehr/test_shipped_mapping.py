@@ -55,6 +55,7 @@ def test_vital_signs() -> None:
         "blood_pressure_diastolic": "80",
         "temperature_celsius": "37.2",
         "oxygen_saturation": "98",
+        "notes": "at rest",
     }
     time = "2026-01-02T03:04:05.500+01:00"
     assert content("vital_signs", row) == {
@@ -66,6 +67,7 @@ def test_vital_signs() -> None:
         "vital_signs/body_temperature/temperature|unit": "°C",
         "vital_signs/indirect_oximetry/spo2|numerator": 98.0,
         "vital_signs/indirect_oximetry/spo2|denominator": 100.0,
+        "vital_signs/clinical_synopsis/synopsis": "at rest",
         "vital_signs/blood_pressure/time": time,
         "vital_signs/body_temperature/time": time,
         "vital_signs/indirect_oximetry/time": time,
@@ -132,6 +134,9 @@ def test_immunisations() -> None:
         f"{given}/immunisation_name/_mapping:0/target|code": "19",
         f"{given}/immunisation_name/_mapping:0/target|terminology": "CVX",
         f"{given}/series_number": 1,
+        f"{given}/ism_transition/careflow_step|code": "at0009",
+        f"{given}/ism_transition/careflow_step|value": "Immunisation given",
+        f"{given}/ism_transition/careflow_step|terminology": "local",
         f"{given}/ism_transition/current_state|code": "532",
         f"{given}/ism_transition/current_state|value": "completed",
         f"{given}/ism_transition/current_state|terminology": "openehr",
