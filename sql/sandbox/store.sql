@@ -37,7 +37,9 @@ CREATE TABLE IF NOT EXISTS sandbox.versions (
     body             json,
     source_system    text,
     source_version   text,
+    -- Of the items it came from: what they are called in the source, and what they are there.
     source_items     text[]      NOT NULL,
+    source_types     text[]      NOT NULL,
     committed_at     timestamptz NOT NULL,
     PRIMARY KEY (object_id, number),
     CHECK ((change = '523') = (body IS NULL))
@@ -91,21 +93,22 @@ ORDER BY object_id, number
 
 -- name: add_version
 INSERT INTO sandbox.versions (object_id, number, ehr_id, kind, contribution_id, change, template_id, form, body,
-                              source_system, source_version, source_items, committed_at)
+                              source_system, source_version, source_items, source_types, committed_at)
 VALUES (%(object_id)s::uuid, %(number)s::integer, %(ehr_id)s::uuid, %(kind)s::text, %(contribution_id)s::uuid,
         %(change)s::text, %(template_id)s::text, %(form)s::text, %(body)s::json, %(source_system)s::text,
-        %(source_version)s::text, coalesce(%(source_items)s::text[], '{}'), %(now)s::timestamptz)
+        %(source_version)s::text, coalesce(%(source_items)s::text[], '{}'), coalesce(%(source_types)s::text[], '{}'),
+        %(now)s::timestamptz)
 
 -- name: versions
 -- Oldest first.
 SELECT object_id::text, number, ehr_id::text, kind, change, template_id, form, body, source_system, source_version, source_items,
-       committed_at
+       source_types, committed_at
 FROM sandbox.versions WHERE object_id = %(object_id)s::uuid ORDER BY number
 
 -- name: latest_of_ehr
 -- What there is now of one kind in one EHR: the latest version of each object that is not deleted.
 SELECT object_id::text, number, ehr_id::text, kind, change, template_id, form, body, source_system, source_version, source_items,
-       committed_at
+       source_types, committed_at
 FROM (SELECT DISTINCT ON (object_id) * FROM sandbox.versions
       WHERE ehr_id = %(ehr_id)s::uuid AND kind = %(kind)s::text ORDER BY object_id, number DESC) AS latest
 WHERE change <> '523' ORDER BY committed_at, object_id

@@ -36,7 +36,8 @@ class Patient(NamedTuple):
 def flat(
     rate: float = 72,
     *,
-    item: str = "vital_signs/1",
+    table: str = "public.vital_signs",
+    item: str = "1",
     version: str = "0/10:1",
     more: Mapping[str, Any] | None = None,
 ) -> Flat:
@@ -51,12 +52,18 @@ def flat(
         f"{root}/_feeder_audit/originating_system_audit|system_id": SOURCE,
         f"{root}/_feeder_audit/originating_system_audit|version_id": version,
         f"{root}/_feeder_audit/originating_system_item_id:0|id": item,
+        f"{root}/_feeder_audit/originating_system_item_id:0|type": table,
     }
     return Flat(TEMPLATE, {**fields, **{f"{root}/{path}": value for path, value in (more or {}).items()}})
 
 
 def canonical(
-    rate: float = 72, *, item: str = "vital_signs/1", version: str = "0/10:1", template: str = TEMPLATE
+    rate: float = 72,
+    *,
+    table: str = "public.vital_signs",
+    item: str = "1",
+    version: str = "0/10:1",
+    template: str = TEMPLATE,
 ) -> Canonical:
     return Canonical(
         {
@@ -96,7 +103,7 @@ def canonical(
                     "system_id": SOURCE,
                     "version_id": version,
                 },
-                "originating_system_item_ids": [{"_type": "DV_IDENTIFIER", "id": item}],
+                "originating_system_item_ids": [{"_type": "DV_IDENTIFIER", "id": item, "type": table}],
             },
             "content": [_observation(rate)],
         }

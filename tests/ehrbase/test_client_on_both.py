@@ -292,13 +292,15 @@ async def test_a_contribution_with_one_bad_version_makes_none(client: Client, so
 
 @BOTH_FORMS
 async def test_what_a_source_record_became_is_found(client: Client, someone: Patient, make: Make) -> None:
-    mine, other = someone.first(str(uuid4())), someone.first(str(uuid4()))
-    assert (await client.create(someone.ehr_id, make(item="vital_signs/7"), mine)).ok
-    assert (await client.create(someone.ehr_id, make(item="vital_signs/8"), other)).ok
-    assert await client.by_source(someone.ehr_id, SOURCE, "vital_signs/7") == (mine,)
-    assert await client.by_source(someone.ehr_id, "elsewhere", "vital_signs/7") == ()
+    mine, other, elsewhere = (someone.first(str(uuid4())) for _ in range(3))
+    assert (await client.create(someone.ehr_id, make(item="7"), mine)).ok
+    assert (await client.create(someone.ehr_id, make(item="8"), other)).ok
+    assert (await client.create(someone.ehr_id, make(item="7", table="public.lab_results"), elsewhere)).ok
+    assert await client.by_source(someone.ehr_id, SOURCE, "public.vital_signs", "7") == (mine,)
+    assert await client.by_source(someone.ehr_id, SOURCE, "public.lab_results", "7") == (elsewhere,)
+    assert await client.by_source(someone.ehr_id, "elsewhere", "public.vital_signs", "7") == ()
     assert (await client.delete(someone.ehr_id, mine)).ok
-    assert await client.by_source(someone.ehr_id, SOURCE, "vital_signs/7") == ()
+    assert await client.by_source(someone.ehr_id, SOURCE, "public.vital_signs", "7") == ()
 
 
 async def test_what_is_no_query_is_refused(client: Client) -> None:

@@ -20,7 +20,7 @@ def version(number: int, *items: str, system: str = "clinic") -> Version:
     object_id = f"{number:08}-8f9b-5a4e-9a3b-3f6f7f1f2d10"
     at = datetime(2026, 3, 1, tzinfo=UTC)
     return Version(
-        object_id, 1, EHR, "COMPOSITION", "249", "t", "flat", {}, system, f"0/{number}:1", items, at
+        object_id, 1, EHR, "COMPOSITION", "249", "t", "flat", {}, system, f"0/{number}:1", items, (), at
     )
 
 

@@ -9,14 +9,20 @@ import pytest
 from replicator.ehr.sandbox.opt import node_id, web_template_of
 from replicator.ehr.sandbox.paths import invalid_values, unknown_paths
 from replicator.ehr.sandbox.refusals import Refused
+from replicator.ehr.webtemplate import read_web_template
 from tests.ehrbase.records import OPT
 
 TREE: dict[str, Any] = web_template_of(OPT)["tree"]
 RATE = "pulse_encounter/pulse/any_event:0/rate"
 
 
-def node(*trail: str) -> dict[str, Any]:
-    found = TREE
+def children_of(parent: dict[str, Any]) -> list[str]:
+    """Without the reference model's own."""
+    return [child["id"] for child in parent["children"] if not child.get("inContext")]
+
+
+def node(*trail: str, tree: dict[str, Any] = TREE) -> dict[str, Any]:
+    found = tree
     for name in trail:
         (found,) = [child for child in found["children"] if child["id"] == name]
     return found
@@ -31,7 +37,7 @@ def without(opt: bytes, *parts: bytes) -> bytes:
 
 def test_structures_have_no_node_of_their_own() -> None:
     assert (TREE["id"], TREE["rmType"]) == ("pulse_encounter", "COMPOSITION")
-    assert [child["id"] for child in node("pulse", "any_event")["children"]] == ["rate", "comment"]
+    assert children_of(node("pulse", "any_event")) == ["rate", "comment"]
 
 
 def test_an_event_that_is_the_only_one_and_comes_once_has_none_either() -> None:
@@ -39,14 +45,26 @@ def test_an_event_that_is_the_only_one_and_comes_once_has_none_either() -> None:
     before, _, _ = head.rpartition(b"<occurrences>")
     once = before + b"<occurrences><lower>1</lower><upper>1</upper></occurrences>" + found + tail
     assert once != OPT
-    (pulse,) = web_template_of(once)["tree"]["children"]
-    assert [child["id"] for child in pulse["children"]] == ["rate", "comment"]
+    assert children_of(node("pulse", tree=web_template_of(once)["tree"])) == ["rate", "comment"]
 
 
 def test_siblings_of_one_name_are_numbered_from_the_second_on() -> None:
     twice = OPT.replace(b'<items id="text">Comment', b'<items id="text">Rate')
-    (pulse,) = web_template_of(twice)["tree"]["children"]
-    assert [child["id"] for child in pulse["children"][0]["children"]] == ["rate", "rate2"]
+    assert children_of(node("pulse", "any_event", tree=web_template_of(twice)["tree"])) == ["rate", "rate2"]
+
+
+def test_what_the_reference_model_demands_has_nodes() -> None:
+    assert {"category", "language", "territory", "composer", "context"} <= {c["id"] for c in TREE["children"]}
+    assert {"language", "encoding", "subject"} <= {child["id"] for child in node("pulse")["children"]}
+    assert [child["id"] for child in node("context")["children"]] == ["start_time", "setting"]
+
+
+def test_a_web_template_of_the_sandbox_is_one_that_mappings_are_bound_to() -> None:
+    template = read_web_template(web_template_of(OPT))
+    rate = template.node("pulse_encounter/pulse/any_event:0/rate")
+    assert (template.id, template.root) == ("replicator.pulse.v1", "pulse_encounter")
+    assert rate is not None and (magnitude := rate.input("magnitude")) is not None
+    assert magnitude.range.holds(999) and not magnitude.range.holds(1000)
 
 
 def test_an_element_is_its_value_with_how_often_it_may_come() -> None:

@@ -25,11 +25,13 @@ _REPRESENTATION: Final = {"Prefer": "return=representation"}
 _MINIMAL: Final = {"Prefer": "return=minimal"}
 _WEB_TEMPLATE: Final = "application/openehr.wt+json"
 
-#: The compositions of one EHR that say of themselves which source and record they came from.
+#: The compositions of one EHR that say of themselves which row of which source's table they came from.
+#: By its key alone a row could be one of another table.
 _BY_SOURCE: Final = """
 SELECT c/uid/value FROM EHR e CONTAINS COMPOSITION c
 WHERE e/ehr_id/value = $ehr_id
   AND c/feeder_audit/originating_system_audit/system_id = $system
+  AND c/feeder_audit/originating_system_item_ids/type = $type
   AND c/feeder_audit/originating_system_item_ids/id = $item
 """
 
@@ -167,9 +169,12 @@ class Client(Exchange):
         asked = {"q": " ".join(aql.split()), "query_parameters": dict(parameters), **pages}
         return await self.ask("query", "POST", "query", "aql", body=Body(JSON_TYPE, {}, orjson.dumps(asked)))
 
-    async def by_source(self, ehr_id: str, system: str, item: str) -> tuple[VersionUid, ...] | Answer:
-        """The compositions of an EHR that this record of this source became. An Answer is a refusal."""
-        answer = await self.query(_BY_SOURCE, {"ehr_id": ehr_id, "system": system, "item": item})
+    async def by_source(
+        self, ehr_id: str, system: str, table: str, key: str
+    ) -> tuple[VersionUid, ...] | Answer:
+        """The compositions of an EHR that this row of this source became. An Answer is a refusal."""
+        parameters = {"ehr_id": ehr_id, "system": system, "type": table, "item": key}
+        answer = await self.query(_BY_SOURCE, parameters)
         if not answer.ok:
             return answer
         found = [version_in(str(row[0])) for row in _fields(answer, "rows")]
@@ -198,9 +203,16 @@ def status_of(subject: Subject, *, modifiable: bool = True, queryable: bool = Tr
         "type": "PERSON",
         "id": {"_type": "GENERIC_ID", "value": subject.id, "scheme": subject.namespace},
     }
+    archetype = "openEHR-EHR-EHR_STATUS.generic.v1"
     return {
         "_type": "EHR_STATUS",
-        "archetype_node_id": "openEHR-EHR-EHR_STATUS.generic.v1",
+        "archetype_node_id": archetype,
+        # EHRbase would add them; stricter servers refuse a status without.
+        "archetype_details": {
+            "_type": "ARCHETYPED",
+            "archetype_id": {"_type": "ARCHETYPE_ID", "value": archetype},
+            "rm_version": "1.0.4",
+        },
         "name": {"_type": "DV_TEXT", "value": "EHR Status"},
         "subject": {"_type": "PARTY_SELF", "external_ref": reference},
         "is_modifiable": modifiable,

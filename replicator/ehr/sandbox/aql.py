@@ -36,6 +36,9 @@ _PATHS: dict[str, Callable[[Version, str], Sequence[str | None]]] = {
     "feeder_audit/originating_system_item_ids/id": lambda version, system: (
         list(version.source_items) or [None]
     ),
+    "feeder_audit/originating_system_item_ids/type": (
+        lambda version, system: list(version.source_types) or [None]
+    ),
     "ehr_id/value": lambda version, system: [str(version.ehr_id)],
 }
 

@@ -34,6 +34,7 @@ class Version:
     source_system: str | None
     source_version: str | None
     source_items: Sequence[str]
+    source_types: Sequence[str]
     committed_at: datetime
 
     @property

@@ -123,6 +123,7 @@ async def deletion(room: Room, ehr_id: str, preceding: VersionUid) -> Version:
         source_system=None,
         source_version=None,
         source_items=(),
+        source_types=(),
         committed_at=room.now,
     )
 
@@ -140,6 +141,7 @@ def made(room: Room, ehr_id: str, uid: VersionUid, draft: Draft, change: str) ->
         source_system=draft.source_system,
         source_version=draft.source_version,
         source_items=draft.source_items,
+        source_types=draft.source_types,
         committed_at=room.now,
     )
 

@@ -32,6 +32,7 @@ class Draft:
     source_system: str | None = None
     source_version: str | None = None
     source_items: tuple[str, ...] = ()
+    source_types: tuple[str, ...] = ()
 
 
 def parsed(content: bytes) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def canonical(body: dict[str, Any]) -> Draft:
     audit = body.get("feeder_audit")
     origin = _at(audit, "originating_system_audit", "system_id")
     items = audit.get("originating_system_item_ids") if isinstance(audit, dict) else None
-    found = (_at(item, "id") for item in (items if isinstance(items, list) else []))
+    known = items if isinstance(items, list) else []
     return Draft(
         form="canonical",
         template_id=template_id,
@@ -64,7 +65,8 @@ def canonical(body: dict[str, Any]) -> Draft:
         body=body,
         source_system=origin,
         source_version=_at(audit, "originating_system_audit", "version_id"),
-        source_items=tuple(item for item in found if item is not None),
+        source_items=tuple(found for item in known if (found := _at(item, "id")) is not None),
+        source_types=tuple(found for item in known if (found := _at(item, "type")) is not None),
     )
 
 
@@ -83,6 +85,7 @@ def flat(body: dict[str, Any], template_id: str | None) -> Draft:
         source_system=audit["system_id"],
         source_version=audit["version_id"],
         source_items=tuple(item["id"] for item in flat_items(body) if "id" in item),
+        source_types=tuple(item["type"] for item in flat_items(body) if "type" in item),
     )
 
 

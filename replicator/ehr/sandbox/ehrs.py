@@ -127,7 +127,7 @@ def _subject_taken(subject: tuple[str, str]) -> Refused:
 async def _add_status(room: Room, ehr_id: str, object_id: str, number: int, body: dict[str, Any]) -> Version:
     change = CREATION if number == 1 else MODIFICATION
     version = Version(
-        object_id, number, ehr_id, "EHR_STATUS", change, None, "canonical", body, None, None, (), room.now
+        object_id, number, ehr_id, "EHR_STATUS", change, None, "canonical", body, None, None, (), (), room.now
     )
     contribution_id = str(uuid4())
     await room.store.add_contribution(contribution_id, ehr_id, {}, room.now)

@@ -27,6 +27,17 @@ _SKIPPED = frozenset(
 )
 #: Types that are never nodes by themselves.
 _VALUES = ("DV_", "CODE_PHRASE", "PARTY_")
+#: The reference model's own attributes that are nodes of a web template, whatever the template says of them.
+_OF_COMPOSITION = (
+    ("category", "DV_CODED_TEXT"),
+    ("language", "CODE_PHRASE"),
+    ("territory", "CODE_PHRASE"),
+    ("composer", "PARTY_PROXY"),
+)
+_OF_CONTEXT = (("start_time", "DV_DATE_TIME"), ("setting", "DV_CODED_TEXT"))
+_OF_ENTRY = (("language", "CODE_PHRASE"), ("encoding", "CODE_PHRASE"), ("subject", "PARTY_PROXY"))
+_OF_EVENT = (("time", "DV_DATE_TIME"),)
+_ENTRIES = frozenset({"OBSERVATION", "EVALUATION", "INSTRUCTION", "ACTION", "ADMIN_ENTRY"})
 #: Nodes that have no name in a template.
 _UNNAMED = {"EVENT_CONTEXT": "context", "ISM_TRANSITION": "ism_transition"}
 _ODD = re.compile(r"[^a-z0-9._-]")
@@ -83,10 +94,28 @@ def _nodes(element: Element, scope: _Scope, *, sole_event: bool) -> list[dict[st
         return [_element(element, scope)]
     if rm_type.startswith(_VALUES) or element.get(_XSI_TYPE) == "ARCHETYPE_SLOT":
         return []
-    children = _children(element, scope)
+    children = _children(element, scope) + _own(rm_type)
+    if rm_type == "COMPOSITION" and not any(child["id"] == "context" for child in children):
+        children.append(_attribute("context", "EVENT_CONTEXT") | {"children": _own("EVENT_CONTEXT")})
     if rm_type in _STRUCTURES or (rm_type in _EVENTS and sole_event):
         return children
     return [_node(element, scope, rm_type, {"children": children})]
+
+
+def _own(rm_type: str) -> list[dict[str, Any]]:
+    """The nodes that every node of a type has."""
+    names: tuple[tuple[str, str], ...]
+    if rm_type in _ENTRIES:
+        names = _OF_ENTRY
+    elif rm_type in _EVENTS:
+        names = _OF_EVENT
+    else:
+        names = {"COMPOSITION": _OF_COMPOSITION, "EVENT_CONTEXT": _OF_CONTEXT}.get(rm_type, ())
+    return [_attribute(name, attribute_type) for name, attribute_type in names]
+
+
+def _attribute(name: str, rm_type: str) -> dict[str, Any]:
+    return {"id": name, "name": name, "rmType": rm_type, "min": 1, "max": 1, "inContext": True}
 
 
 def _children(element: Element, scope: _Scope) -> list[dict[str, Any]]:

@@ -87,6 +87,7 @@ class Store:
                 "source_system": version.source_system,
                 "source_version": version.source_version,
                 "source_items": list(version.source_items),
+                "source_types": list(version.source_types),
                 "now": version.committed_at,
             },
         )
