@@ -21,6 +21,7 @@ from tests.bench.machine import machine, sentence
 from tests.bench.reader import reader
 from tests.bench.result import Result, table
 from tests.bench.route import route
+from tests.bench.serving import download, fanout, idle, latency
 from tests.bench.stream import single, snapshot, stream
 
 MEASURES: dict[str, Measure] = {
@@ -29,6 +30,10 @@ MEASURES: dict[str, Measure] = {
     "stream": stream,
     "single": single,
     "snapshot": snapshot,
+    "latency": latency,
+    "download": download,
+    "fanout": fanout,
+    "idle": idle,
 }
 
 
