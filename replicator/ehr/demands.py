@@ -30,7 +30,8 @@ class Demands(NamedTuple):
 def demands(template: WebTemplate, filled: Iterable[str]) -> Demands:
     """What the template demands beside these leaves; all paths are with indices."""
     have: set[str] = set()
-    live: set[str] = {template.root}
+    # The two that the composer always writes.
+    live = {template.root, f"{template.root}/context"}
     for path in filled:
         have.add(_unindexed_end(path))
         for above in _prefixes(path):
@@ -40,11 +41,13 @@ def demands(template: WebTemplate, filled: Iterable[str]) -> Demands:
     for place in sorted(live):
         node = template.node(place)
         if node is not None and not (node.rm_type == "ELEMENT" and node.path != template.root):
-            _below(template, place, node, have, found)
+            _below(template, place, node, have, live, found)
     return found
 
 
-def _below(template: WebTemplate, place: str, node: Node, have: set[str], found: Demands) -> None:
+def _below(
+    template: WebTemplate, place: str, node: Node, have: set[str], live: set[str], found: Demands
+) -> None:
     for path in node.children:
         child = template.nodes[path]
         here = f"{place}/{child.id}"
@@ -57,8 +60,8 @@ def _below(template: WebTemplate, place: str, node: Node, have: set[str], found:
             continue
         elif child.is_leaf or child.rm_type == "ELEMENT":
             found.missing.append(instance)
-        elif child.rm_type != "EVENT_CONTEXT":
-            _below(template, instance, child, have, found)
+        elif here not in live:
+            _below(template, instance, child, have, live, found)
 
 
 def _cannot_be_filled(child: Node) -> bool:

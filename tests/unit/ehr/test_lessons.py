@@ -191,7 +191,7 @@ def test_the_label_of_a_code_is_the_templates_own() -> None:
     row |= {"vaccine_name": "BCG", "administration_date": "2026-01-02"}
     flat = compose(plan_of(SHIPPED, "immunizations"), row, STAMP)
     state = "immunisation_summary/immunisation_procedure:0/ism_transition/current_state"
-    assert (flat[f"{state}|code"], flat[f"{state}|value"]) == ("532", "completed")
+    assert (flat[f"{state}|code"], flat[f"{state}|value"]) == ("245", "active")
 
 
 def test_the_time_is_the_rows_and_not_the_deliverys() -> None:
