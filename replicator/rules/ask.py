@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import islice, product
 from typing import Any, NamedTuple, TypeAlias
 
 from replicator.rules import keys
@@ -30,6 +30,8 @@ from replicator.rules.model import Definition, Each, Find, ForEach, Key, Paramet
 
 #: By lookup and key: the values to which it leads.
 Answers: TypeAlias = Mapping[Need, Collection[tuple[Scalar, ...]]]
+#: Members that a query goes through for one request: a client can send any number.
+MOST_WAYS = 250_000
 #: What each step of a query has brought, in one of the ways through it.
 Way: TypeAlias = tuple[tuple[Scalar, ...], ...]
 
@@ -70,12 +72,10 @@ class Granted(NamedTuple):
 
 
 class Stopped(NamedTuple):
-    """Where a query ended without a bucket: at which of its steps, and under which keys nothing was found."""
+    """A query that ended without a bucket."""
 
     definition: str
     query: ParameterQuery
-    step: int
-    missed: tuple[Need, ...]
 
 
 @dataclass(slots=True)
@@ -125,12 +125,11 @@ class _Run:
     ) -> None:
         self._definition, self._variant, self._query = definition, variant, query
         self._asked, self._dialect = asked, dialect
+        self._kept: dict[Expression, Scalar | frozenset[Scalar]] = {}
         self._step = 0
         self._ways: list[Way] = [()]
         #: By way, the keys whose values it waits for.
         self._waiting: list[tuple[Way, list[Need]]] = []
-        #: The keys that were asked about last.
-        self._missed: tuple[Need, ...] = ()
 
     @property
     def needs(self) -> list[Need]:
@@ -146,7 +145,7 @@ class _Run:
             while self._step < len(self._query.steps) and not self._waiting:
                 self._go()
                 if not self._ways and not self._waiting:
-                    self._stop(answer, self._missed)
+                    self._stop(answer)
                     return True
         except EvaluationError as error:
             answer.failed[self._definition.name] = str(error)
@@ -157,8 +156,7 @@ class _Run:
         """Go on with what stands under the keys that were asked about."""
         if not self._waiting:
             return
-        self._missed = tuple(self.needs)
-        ways = [(*way, values) for way, needs in self._waiting for need in needs for values in found[need]]
+        ways = ((*way, values) for way, needs in self._waiting for need in needs for values in found[need])
         self._ways, self._waiting = list(dict.fromkeys(ways)), []
         self._step += 1
 
@@ -183,20 +181,21 @@ class _Run:
             answer.failed[self._definition.name] = str(error)
             return []
         if not made:
-            self._stop(answer, self._missed)
+            self._stop(answer)
         return made
 
-    def _stop(self, answer: Answer, missed: tuple[Need, ...]) -> None:
-        answer.stopped.append(Stopped(self._definition.name, self._query, self._step, missed))
+    def _stop(self, answer: Answer) -> None:
+        answer.stopped.append(Stopped(self._definition.name, self._query))
 
     def _go(self) -> None:
         match self._query.steps[self._step]:
             case When(condition):
                 self._ways = [(*way, ()) for way in self._ways if truth(self._value(condition.test, way))]
             case ForEach(of):
-                self._ways = [
-                    (*way, member) for way in self._ways for member in _members(self._value(of, way))
-                ]
+                ways = ((*way, member) for way in self._ways for member in _members(self._value(of, way)))
+                self._ways = list(islice(ways, MOST_WAYS + 1))
+                if len(self._ways) > MOST_WAYS:
+                    raise EvaluationError(f"more than {MOST_WAYS:,} members of arrays")
             case Find(lookup, wanted):
                 self._waiting = [
                     (way, needs) for way in self._ways if (needs := self._needs(lookup, wanted, way))
@@ -224,7 +223,7 @@ class _Run:
                 return way[part.step][part.at]
             raise AssertionError(f"{type(part).__name__} in what is asked about a request")
 
-        return plain(expr, leaf, self._dialect)
+        return plain(expr, leaf, self._dialect, self._kept)
 
 
 def _members(text: Scalar) -> list[tuple[Scalar, Scalar]]:
