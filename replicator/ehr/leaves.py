@@ -39,6 +39,8 @@ SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "STRING": ("",),
     "PARTY_PROXY": ("name", "id", "id_scheme", "id_namespace"),
 }
+#: Denominators → the record model's number for that kind of proportion: unitary, percent.
+KINDS_OF_PROPORTION = {1.0: 1, 100.0: 2}
 CODED = frozenset({"DV_CODED_TEXT", "DV_ORDINAL", "DV_SCALE", "CODE_PHRASE"})
 
 
@@ -226,12 +228,15 @@ def _unit(unit: Unit | None, row: Row) -> str:
 
 def _proportion(slot: Slot, text: str, row: Row, zone: int) -> Parts:
     numerator = prints.number(_translated(slot.field, text))
-    denominator = slot.field.denominator or fixed_denominator(slot.node)
-    if denominator is None:
-        raise ValueError("no denominator in the mapping")
     if (part := slot.node.input("numerator")) is not None:
         _within(part.range, numerator)
-    return {"numerator": numerator, "denominator": denominator}
+    if (fixed := fixed_denominator(slot.node)) is not None:
+        return {"numerator": numerator, "denominator": fixed}
+    if (denominator := slot.field.denominator) is None:
+        raise ValueError("no denominator in the mapping")
+    # Where the template leaves the kind open, it has to be said: a ratio, if it is no other.
+    kind = KINDS_OF_PROPORTION.get(denominator, 0)
+    return {"numerator": numerator, "denominator": denominator, "type": kind}
 
 
 def fixed_denominator(node: Node) -> float | None:

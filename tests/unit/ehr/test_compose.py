@@ -126,7 +126,18 @@ FAR = "{x: {code: '22298006', label: Infarct, terminology: SNOMED-CT}}"
         ("quantity|magnitude", "a", "5", {"|magnitude": 5.0}),
         ("count", "a", "3", {"": 3}),
         ("count", "a", "3.00", {"": 3}),
-        ("proportion", "{column: a, denominator: 100}", "98", {"|numerator": 98.0, "|denominator": 100.0}),
+        (
+            "proportion",
+            "{column: a, denominator: 100}",
+            "98",
+            {"|numerator": 98.0, "|denominator": 100.0, "|type": 2},
+        ),
+        (
+            "proportion",
+            "{column: a, denominator: 50}",
+            "98",
+            {"|numerator": 98.0, "|denominator": 50.0, "|type": 0},
+        ),
         ("percent", "a", "98.5", {"|numerator": 98.5, "|denominator": 100.0}),
         ("ordinal", "a", "1", {"|code": "at0011", "|value": "some", "|ordinal": 1}),
         (
