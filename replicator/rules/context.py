@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from yaml import Node, ScalarNode
+from yaml import MappingNode, Node, ScalarNode, SequenceNode
 
 from replicator.rules.expression import EDITION_1, Dialect, Expression
-from replicator.rules.model import Key, Lookup, Predicate, TableName, Warned, Window
+from replicator.rules.model import Definition, Key, Lookup, Predicate, TableName, Warned, Window
 from replicator.text.nodes import Document, nearest
 
 #: (namespace, name) → column → oid of its type. What the source has, where somebody looked.
@@ -54,6 +54,7 @@ class Context:
     limits: Limits = LIMITS
     lookups: dict[str, Lookup] = field(default_factory=dict)
     warnings: list[Warned] = field(default_factory=list)
+    for_everybody: list[Warned] = field(default_factory=list)
     #: The file's own `with`: name → the SELECT as it is written.
     ctes: dict[str, ScalarNode] = field(default_factory=dict)
     #: The file's own `parameters`: name → what it is of a request.
@@ -133,6 +134,25 @@ class Context:
         if columns is not None and column not in columns:
             what = f"{table} has no column {column}{nearest(column, columns)}"
             self.warn(node, key, what, offset, is_missing=True)
+
+
+def is_for_everybody(definition: Definition) -> bool:
+    """Whether a request comes to some of its rows whoever asks."""
+    return any(
+        not variant.parameters and any(not query.steps for query in variant.queries)
+        for variant in definition.variants
+    )
+
+
+def is_accepted_anywhere(node: Node) -> bool:
+    """Whether a definition, or something in it, accepts by name what anybody can have."""
+    if isinstance(node, MappingNode):
+        flags = [value for key, value in node.value if getattr(key, "value", "") == ACCEPT]
+        is_flagged = any(getattr(flag, "value", "") == "true" for flag in flags)
+        return is_flagged or accepts_danger(node) or any(is_accepted_anywhere(v) for _, v in node.value)
+    if isinstance(node, SequenceNode):
+        return any(is_accepted_anywhere(item) for item in node.value)
+    return accepts_danger(node)
 
 
 def accepts_danger(node: Node) -> bool:

@@ -249,6 +249,8 @@ class Rules:
     lookups: tuple[Lookup, ...] = ()
     dialect: Dialect = EDITION_1
     warnings: tuple[Warned, ...] = ()
+    #: What everybody gets, where nothing says that it is meant so.
+    for_everybody: tuple[Warned, ...] = ()
 
     def variants(self) -> tuple[Variant, ...]:
         return tuple(variant for definition in self.definitions for variant in definition.variants)

@@ -17,12 +17,12 @@ from pathlib import Path
 
 from yaml import MappingNode, Node, ScalarNode
 
-from replicator.rules.context import ACCEPT, Context, Tables
+from replicator.rules.context import ACCEPT, Context, Tables, is_accepted_anywhere, is_for_everybody
 from replicator.rules.definitions.definitions import read_definition
 from replicator.rules.definitions.scopes import RequestScope
 from replicator.rules.editions import read_config
 from replicator.rules.expression import Expression
-from replicator.rules.model import Definition, Rules
+from replicator.rules.model import Definition, Rules, Warned
 from replicator.rules.sql.reader import NotUnderstood
 from replicator.rules.sql.statement import Statement, check_clauses, open_statement, targets_of
 from replicator.rules.streams.streams import read_stream
@@ -33,6 +33,9 @@ TOP = ("config", "bucket_definitions", "streams", "with", "parameters", "event_d
 
 #: A name begins the names of buckets, in which these characters have a meaning.
 NAME = re.compile(r'[^\[\]|#"\\\x00-\x1f\x7f-\x9f\u2028\u2029]{1,100}')
+
+#: A definition whose name begins so says itself that it is for everybody.
+PUBLIC = ("global", "public", "everybody", "everyone")
 
 Reader = Callable[[Document, str, Node, Context], Definition | None]
 
@@ -63,7 +66,11 @@ def parse_rules(text: str, file: str, tables: Tables | None = None) -> Rules:
     _warn_of_unused(context, parts)
     document.settle()
     return Rules(
-        tuple(definitions), tuple(context.lookups.values()), context.dialect, tuple(context.warnings)
+        tuple(definitions),
+        tuple(context.lookups.values()),
+        context.dialect,
+        tuple(context.warnings),
+        tuple(context.for_everybody),
     )
 
 
@@ -106,8 +113,25 @@ def _each(context: Context, top: Entry, names: dict[str, str], reader: Reader) -
             context.refuse(entry.key, top.name, f"more than {context.limits.definitions} definitions")
             break
         definition = reader(context.document, entry.name, entry.value, context)
-        found += [definition] if definition else []
+        if definition is not None:
+            found.append(definition)
+            _note_everybody(context, entry, definition)
     return found
+
+
+def _note_everybody(context: Context, entry: Entry, definition: Definition) -> None:
+    """A bucket without parameters is everybody's, which may be meant, or forgotten."""
+    is_meant = entry.name.lower().startswith(PUBLIC) or is_accepted_anywhere(entry.value)
+    if is_meant or not is_for_everybody(definition):
+        return
+    tables = sorted({str(query.table) for variant in definition.variants for query in variant.data})
+    count = f"{len(tables)} table{'s' if len(tables) > 1 else ''}"
+    what = (
+        f"everybody who has a token gets these rows of {count}; if that is meant, let the name begin with "
+        f"{' or '.join(PUBLIC[:2])}, or add `{ACCEPT}: true`"
+    )
+    line, column = context.document.place_of(entry.key)
+    context.for_everybody.append(Warned(context.document.file, line, column, shown(entry.name), what))
 
 
 def _read_with(context: Context, top: Entry | None) -> None:

@@ -55,7 +55,7 @@ async def validate(path: Path, config: Config | None) -> Validated:
     try:
         rules = load_rules(path)
         if config is None:
-            return Validated(str(path), rules, (), rules.warnings)
+            return Validated(str(path), rules, (), _warnings(rules))
         name = config.source.publication
         async with connected(config.source_dsn, "rules validate") as source, source.transaction():
             await be_harmless(source)
@@ -63,7 +63,12 @@ async def validate(path: Path, config: Config | None) -> Validated:
         rules = load_rules(path, seen.known)
     except Problems as refused:
         return Validated(str(path), None, refused.problems)
-    return Validated(str(path), rules, (), rules.warnings, seen, name)
+    return Validated(str(path), rules, (), _warnings(rules), seen, name)
+
+
+def _warnings(rules: Rules) -> tuple[Warned, ...]:
+    """Everything to think about, in the order of the file."""
+    return tuple(sorted((*rules.warnings, *rules.for_everybody), key=lambda one: (one.line, one.column)))
 
 
 def text_of(validated: Validated) -> str:

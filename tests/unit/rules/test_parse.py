@@ -333,3 +333,39 @@ def test_names_that_would_make_one_bucket_look_like_another_are_refused(name: st
         [problem] = problems(text)
         assert problem.startswith(f"1:{text.index(json.dumps(name) + ':') + 1}: {kind}")
         assert "a name has 1 to 100 characters" in problem or " key " in problem
+
+
+EVERYBODYS = {
+    "bucket_definitions: {notices: {data: [SELECT * FROM a, SELECT * FROM b]}}": "2 tables",
+    "bucket_definitions: {notices: {parameters: SELECT, data: [SELECT * FROM a]}}": "1 table;",
+    "streams: {notices: {query: SELECT id FROM a WHERE b = 1}}": "1 table;",
+    "streams: {notices: {query: SELECT id FROM a WHERE b = 1 OR c = auth.user_id()}}": "1 table;",
+}
+MEANT = (
+    "bucket_definitions: {global: {data: [SELECT * FROM a]}}",
+    "bucket_definitions: {public_notices: {data: [SELECT * FROM a]}}",
+    "bucket_definitions: {notices: {accept_potentially_dangerous_queries: true, data: [SELECT * FROM a]}}",
+    "bucket_definitions: {n: {parameters: !accept_potentially_dangerous_queries SELECT, "
+    "data: [SELECT * FROM a]}}",
+    "bucket_definitions: {n: {parameters: SELECT request.user_id() AS x, "
+    "data: [SELECT * FROM a WHERE b = bucket.x]}}",
+    "bucket_definitions: {n: {parameters: SELECT WHERE request.jwt() ->> 'r' = 'admin', "
+    "data: [SELECT * FROM a]}}",
+    "streams: {notices: {query: SELECT id FROM a WHERE b = auth.user_id()}}",
+    "streams: {notices: {query: !accept_potentially_dangerous_queries SELECT id FROM a}}",
+)
+
+
+@pytest.mark.parametrize("text", EVERYBODYS)
+def test_what_everybody_gets_is_told_unless_it_is_meant(text: str) -> None:
+    rules = parse_rules(text, "f")
+    [told] = rules.for_everybody
+    assert f"everybody who has a token gets these rows of {EVERYBODYS[text]}" in told.what
+    assert (told.line, told.column, told.key) == (1, text.index("notices") + 1, "notices")
+    assert told not in rules.warnings
+    assert parse_rules(text.replace("notices", "publicity"), "f").for_everybody == ()
+
+
+@pytest.mark.parametrize("text", MEANT)
+def test_what_is_meant_for_everybody_or_for_some_is_quiet(text: str) -> None:
+    assert parse_rules(text, "f").for_everybody == ()
