@@ -143,10 +143,12 @@ ORDER BY op_id
 LIMIT %(limit)s::integer
 
 -- name: totals
--- What the ops of these buckets come to, up to a checkpoint.
+-- What the ops of these buckets come to, up to a checkpoint; and whether compaction has gone past it. Sums count
+-- every op there ever was, so there is one from where a bucket has been compacted.
 SELECT b.name, mod(coalesce(was.checksum, 0) + coalesce(since.checksum, 0), 4294967296)::bigint,
-       coalesce(was.count, 0) + since.count
+       coalesce(was.count, 0) + since.count - coalesce(c.removed, 0), coalesce(c.op_id > %(upto)s::bigint, false)
 FROM buckets AS b
+LEFT JOIN compacted AS c ON c.bucket = b.id
 LEFT JOIN LATERAL (
     SELECT * FROM totals AS t WHERE t.bucket = b.id AND t.op_id <= %(upto)s::bigint
     ORDER BY op_id DESC LIMIT 1) AS was ON true
@@ -165,25 +167,39 @@ UNION ALL
 SELECT false, NULL, NULL WHERE NOT EXISTS (SELECT FROM changes AS before WHERE before.op_id <= %(after)s::bigint)
 
 -- name: read_bucket
--- Ops of one bucket, in order, after a position and up to a checkpoint.
--- Of those that follow so many bytes of others, none; and how many there would have been.
-SELECT op_id, %(name)s::text, op, object_type, object_id, subkey, checksum, data, among
-FROM (SELECT *, count(*) OVER () AS among,
-             sum(octet_length(data)) OVER (ORDER BY op_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
-      FROM (SELECT * FROM ops
-            WHERE bucket = (SELECT id FROM buckets WHERE name = %(name)s::text) AND op_id > %(after)s::bigint AND op_id <= %(upto)s::bigint
-            ORDER BY op_id LIMIT %(limit)s::integer) AS page) AS measured
-WHERE coalesce(before, 0) < %(bytes)s::bigint ORDER BY op_id
+-- Ops of one bucket, in order, after a position and up to a checkpoint; one empty row where there are none.
+-- Of those that follow so many bytes of others, none; and how many there would have been. With the first comes
+-- what it stands for, if it is a MOVE; with each, whether compaction has gone past the checkpoint.
+SELECT page.op_id, b.name, page.op, page.object_type, page.object_id, page.subkey, page.checksum, page.data,
+       page.among, CASE WHEN page.at = 1 AND page.op = 'MOVE' THEN
+           (SELECT m.ops FROM merged AS m WHERE m.bucket = b.id AND m.op_id = page.op_id) END,
+       coalesce(c.op_id > %(upto)s::bigint, false)
+FROM buckets AS b
+LEFT JOIN compacted AS c ON c.bucket = b.id
+LEFT JOIN LATERAL (
+    SELECT *, count(*) OVER () AS among, row_number() OVER (ORDER BY op_id) AS at,
+           sum(octet_length(data)) OVER (ORDER BY op_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+    FROM (SELECT * FROM ops AS o
+          WHERE o.bucket = b.id AND o.op_id > %(after)s::bigint AND o.op_id <= %(upto)s::bigint
+          ORDER BY o.op_id LIMIT %(limit)s::integer) AS found) AS page
+  ON coalesce(page.before, 0) < %(bytes)s::bigint
+WHERE b.name = %(name)s::text
+ORDER BY page.op_id
 
 -- name: overtaken
--- Which ops of that range another one in it has overtaken: their ids in order, eight bytes each.
-SELECT string_agg(int8send(op_id), '' ORDER BY op_id) FROM (
-    SELECT op_id, lead(op_id) OVER (PARTITION BY object_type, object_id, subkey ORDER BY op_id) AS by
-    FROM ops
-    WHERE bucket = (SELECT id FROM buckets WHERE name = %(name)s::text)
-      AND op_id > %(after)s::bigint AND op_id <= %(upto)s::bigint
-      AND op IN ('PUT', 'REMOVE')) AS told
-WHERE by IS NOT NULL
+-- Which ops of that range another one in it has overtaken: their ids in order, eight bytes each; and whether
+-- compaction has gone past the checkpoint.
+SELECT told.ids, coalesce(c.op_id > %(upto)s::bigint, false)
+FROM buckets AS b
+LEFT JOIN compacted AS c ON c.bucket = b.id
+CROSS JOIN LATERAL (
+    SELECT string_agg(int8send(op_id), '' ORDER BY op_id) FILTER (WHERE by IS NOT NULL) AS ids FROM (
+        SELECT o.op_id,
+               lead(o.op_id) OVER (PARTITION BY object_type, object_id, subkey ORDER BY o.op_id) AS by
+        FROM ops AS o
+        WHERE o.bucket = b.id AND o.op_id > %(after)s::bigint AND o.op_id <= %(upto)s::bigint
+          AND op IN ('PUT', 'REMOVE')) AS each) AS told
+WHERE b.name = %(name)s::text
 
 -- name: entries_at
 -- To which values these keys of lookups lead, as of a checkpoint.

@@ -8,9 +8,11 @@ from bisect import bisect_left, bisect_right
 from collections.abc import AsyncIterator, Collection, Sequence
 
 from replicator import queries
+from replicator.buckets.merge import told_before
 from replicator.buckets.model import Checkpoint, Op, OpId, Page, Position, Told, Total
 from replicator.buckets.reduce import Reduction, overtaken
 from replicator.database import Connect, Connection, rows
+from replicator.errors import Unavailable
 from replicator.rules import keys
 from replicator.rules.ask import Answers
 from replicator.rules.compile import Need
@@ -69,7 +71,12 @@ async def _pages(
 async def totals(connection: Connection, buckets: Sequence[str], upto: OpId) -> dict[str, Total]:
     """What each of these buckets comes to at a checkpoint; nothing of those that have no ops."""
     found = await rows(connection, _q.totals, buckets=list(buckets), upto=upto)
-    return {name: Total(checksum, count) for name, checksum, count in found if count}
+    if any(is_overtaken for *_, is_overtaken in found):
+        # Only who has slept over a checkpoint can meet this: compaction keeps away from the newest ones.
+        raise Unavailable(
+            f"buckets have been compacted past checkpoint {upto}", "The newest one can be had instead."
+        )
+    return {name: Total(checksum, count) for name, checksum, count, _ in found if count}
 
 
 async def told(connection: Connection, after: OpId, upto: OpId) -> Told:
@@ -106,9 +113,14 @@ async def read_bucket(
         async with connect() as connection:
             page = {"name": bucket, "after": at, "upto": upto, "limit": page_rows, "bytes": _PAGE_BYTES}
             read = await rows(connection, _q.read_bucket, **page)
-            ops = [Op(*row[:8]) for row in read]
-            has_more = bool(read) and (len(read) < read[0][8] or len(read) == page_rows)
+            ops = [Op(*row[:8]) for row in read if row[0] is not None]
+            has_more = bool(ops) and (len(read) < read[0][8] or len(read) == page_rows)
             overtaken = await known.among(ops, connection, is_last=not has_more)
+        if overtaken is None or any(is_past for *_, is_past in read):
+            yield Page([], after, has_more, True)
+            return
+        if ops and (merged := read[0][9]) is not None:
+            ops[0] = ops[0]._replace(checksum=ops[0].checksum - told_before(ops[0].op_id, merged, at))
         sent = list(reduction.take(ops, overtaken))
         if not has_more:
             sent += reduction.rest()
@@ -128,13 +140,18 @@ class _Known:
         self._range = {"name": bucket, "after": after, "upto": upto}
         self._ids: array[int] | None = None
 
-    async def among(self, ops: Sequence[Op], connection: Connection, *, is_last: bool) -> set[OpId]:
-        """The overtaken ones of a page; of the last page, by what follows in itself."""
+    async def among(self, ops: Sequence[Op], connection: Connection, *, is_last: bool) -> set[OpId] | None:
+        """The overtaken ones of a page; of the last page, by what follows in itself.
+
+        None if compaction has gone past the checkpoint, so that nobody knows any more.
+        """
         if is_last:
             return overtaken(ops)
         if self._ids is None:
+            [(ids, is_past)] = await rows(connection, _q.overtaken, **self._range)
+            if is_past:
+                return None
             self._ids = array("q")
-            [(ids,)] = await rows(connection, _q.overtaken, **self._range)
             self._ids.frombytes(ids or b"")
             self._ids.byteswap()
         first, last = bisect_left(self._ids, ops[0].op_id), bisect_right(self._ids, ops[-1].op_id)
