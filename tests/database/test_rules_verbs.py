@@ -116,7 +116,9 @@ def test_what_the_source_lacks_is_told_where_it_is_named(clinic: Database, run: 
 def test_what_is_only_doubtful_does_not_fail(clinic: Database, run: Run) -> None:
     rules = 'bucket_definitions: {b: {data: [SELECT * FROM "audit_%", SELECT * FROM users WHERE id = 5]}}'
     result = run(rules, "validate", "--source")
-    assert result.output.count(": warning: ") == 2 and result.exit_code == 0
+    assert result.output.count(": warning: ") == 3 and result.exit_code == 0
+    assert ":1:22: warning: b: everybody who has a token gets these rows of 2 tables; " in result.output
+    assert run(rules.replace("{b:", "{public_b:"), "validate").output.count(": warning: ") == 0
 
 
 def test_numbers_that_are_text_in_the_rules_are_refused_where_they_let_everything_in(
@@ -154,7 +156,7 @@ def test_tables_that_are_not_published_are_named(clinic: Database, run: Run) -> 
     clinic.execute('ALTER PUBLICATION powersync ADD TABLE "orders_a"')
     rules = """
     bucket_definitions:
-      b: {data: [SELECT * FROM users, SELECT * FROM lab_results, SELECT * FROM "orders_%"]}
+      global: {data: [SELECT * FROM users, SELECT * FROM lab_results, SELECT * FROM "orders_%"]}
     """
     result = run(rules, "validate", "--source")
     assert result.output.splitlines()[:-1] == [
