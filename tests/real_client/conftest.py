@@ -1,0 +1,61 @@
+"""A database of the test's own → a clinic that is served, and phones to sync it to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fixtures.children import StartChild
+from tests.fixtures.node import Project, node_project
+from tests.fixtures.postgres import Database
+from tests.real_client.clinic import ServedClinic
+from tests.real_client.phones import Phones
+
+__all__ = ["node_project"]
+
+HERE = Path(__file__).parent
+TRANSPORTS = ("http", "ndjson", "websocket")
+
+
+@pytest.fixture
+def phones(node_project: Callable[[Path], Project], tmp_path: Path) -> Iterator[Phones]:
+    """Phones, none of which may have seen a wrong checksum when the test is done."""
+    project = node_project(HERE)
+    folder = project.lay_out(HERE, tmp_path / "phones")
+    phones = Phones(project.node, folder / "phone.mjs", folder)
+    try:
+        yield phones
+        for phone in phones.all:
+            assert len(phone.checksum_failures) == phone.expected_checksum_failures, phone.checksum_failures
+    finally:
+        phones.close()
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
+    """The way lines come: BSON over HTTP, which SDKs ask for; JSON over HTTP; or a WebSocket."""
+    if request.param == "websocket" and find_spec("replicator.sync.rsocket") is None:
+        pytest.skip("there is no serving over WebSocket yet")
+    return str(request.param)
+
+
+@pytest.fixture
+def make_clinic(
+    database: Database, tmp_path: Path, children: StartChild, phones: Phones
+) -> Callable[..., ServedClinic]:
+    """Clinics, on this test's database, with rules and keys of `sync` as wanted."""
+
+    def make(**options: Any) -> ServedClinic:
+        return ServedClinic(database, tmp_path, children, phones, **options)
+
+    return make
+
+
+@pytest.fixture
+def clinic(make_clinic: Callable[..., ServedClinic]) -> ServedClinic:
+    """The demo's clinic, by the rules that come with it."""
+    return make_clinic()
