@@ -13,7 +13,7 @@ from hashlib import sha256
 from replicator.rules.model import Rules
 
 #: To be raised when a release makes something else of the same rules.
-_MEANING = 1
+_MEANING = 2
 
 
 def digest_of(rules: Rules, namespace: str, name: str) -> str:
