@@ -166,8 +166,19 @@ FROM changes AS c WHERE c.op_id > %(after)s::bigint AND c.op_id <= %(upto)s::big
 UNION ALL
 SELECT false, NULL, NULL WHERE NOT EXISTS (SELECT FROM changes AS before WHERE before.op_id <= %(after)s::bigint)
 
+-- name: read_plain
+-- Ops of one bucket, in order, after a position and up to a checkpoint. Without its data comes what is large;
+-- without their bucket's name, all, if compaction has gone past the checkpoint.
+SELECT o.op_id, CASE WHEN c.op_id > %(upto)s::bigint THEN NULL ELSE b.name END, o.op, o.object_type, o.object_id,
+       o.subkey, o.checksum, CASE WHEN octet_length(o.data) <= %(large)s::integer THEN o.data END
+FROM buckets AS b
+LEFT JOIN compacted AS c ON c.bucket = b.id
+JOIN ops AS o ON o.bucket = b.id AND o.op_id > %(after)s::bigint AND o.op_id <= %(upto)s::bigint
+WHERE b.name = %(name)s::text
+ORDER BY o.op_id LIMIT %(limit)s::integer
+
 -- name: read_bucket
--- Ops of one bucket, in order, after a position and up to a checkpoint; one empty row where there are none.
+-- The same where not all is so plain; one empty row where there are none.
 -- Of those that follow so many bytes of others, none; and how many there would have been. With the first comes
 -- what it stands for, if it is a MOVE; with each, whether compaction has gone past the checkpoint.
 SELECT page.op_id, b.name, page.op, page.object_type, page.object_id, page.subkey, page.checksum, page.data,
@@ -188,7 +199,7 @@ ORDER BY page.op_id
 
 -- name: overtaken
 -- Which ops of that range another one in it has overtaken: their ids in order, eight bytes each; and whether
--- compaction has gone past the checkpoint.
+-- compaction has gone past the checkpoint. Few rows are in an op twice, so those that may be are found by a number.
 SELECT told.ids, coalesce(c.op_id > %(upto)s::bigint, false)
 FROM buckets AS b
 LEFT JOIN compacted AS c ON c.bucket = b.id
@@ -198,7 +209,12 @@ CROSS JOIN LATERAL (
                lead(o.op_id) OVER (PARTITION BY object_type, object_id, subkey ORDER BY o.op_id) AS by
         FROM ops AS o
         WHERE o.bucket = b.id AND o.op_id > %(after)s::bigint AND o.op_id <= %(upto)s::bigint
-          AND op IN ('PUT', 'REMOVE')) AS each) AS told
+          AND o.op IN ('PUT', 'REMOVE')
+          AND hashtextextended(o.subkey, hashtext(o.object_id)) IN (
+              SELECT hashtextextended(t.subkey, hashtext(t.object_id)) FROM ops AS t
+              WHERE t.bucket = b.id AND t.op_id > %(after)s::bigint AND t.op_id <= %(upto)s::bigint
+                AND t.op IN ('PUT', 'REMOVE')
+              GROUP BY 1 HAVING count(*) > 1)) AS each) AS told
 WHERE b.name = %(name)s::text
 
 -- name: entries_at

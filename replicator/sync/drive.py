@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from typing import Protocol
 
 from replicator.buckets.model import OpId, Total
@@ -132,20 +133,23 @@ async def _fetch(
     """Send what the session wants; stop where a newer checkpoint may be offered."""
     while fetch := session.wanted():
         for bucket, after in fetch.buckets.items():
-            async for page in _pages(feed, bucket, after, fetch.upto, connect):
-                await out.send(session.take(page))
-                is_overtaken = page.is_overtaken
-                is_news = viewer.woken.is_set() and session.may_interrupt
-                if is_news or is_overtaken or out.is_closed or is_over():
-                    return
+            async with aclosing(_pages(feed, bucket, after, fetch.upto, connect)) as pages:
+                async for page in pages:
+                    await out.send(session.take(page))
+                    is_news = viewer.woken.is_set() and session.may_interrupt
+                    if is_news or page.is_overtaken or out.is_closed or is_over():
+                        return
 
 
-async def _pages(feed: Feed, bucket: str, after: OpId, upto: OpId, connect: Connect) -> AsyncIterator[Page]:
+async def _pages(
+    feed: Feed, bucket: str, after: OpId, upto: OpId, connect: Connect
+) -> AsyncGenerator[Page, None]:
     if after and (little := await feed.first_page(bucket, after, upto)) is not None:
         yield little
         return
-    async for page in read_bucket(connect, bucket, after, upto):
-        yield Page(bucket, page.ops, page.has_more, page.is_overtaken)
+    async with aclosing(read_bucket(connect, bucket, after, upto)) as pages:
+        async for page in pages:
+            yield Page(bucket, page.ops, page.has_more, page.is_overtaken)
 
 
 async def _woken(viewer: Viewer, seconds: float) -> None:
