@@ -56,10 +56,11 @@ async def replicate(
         while frames := await stream.receive():
             begun = clock() if batch.is_empty else begun
             assembled = assembler.assemble(decode_all(frames))
-            for piece in assembled.transactions:
-                if not batch.covers(piece):
-                    async for changes in weaver.weave(piece, batch):
-                        await batch.append(piece, changes, now())
+            pieces = [piece for piece in assembled.transactions if not batch.covers(piece)]
+            await weaver.foresee(pieces, batch)
+            for piece in pieces:
+                async for changes in weaver.weave(piece, batch):
+                    await batch.append(piece, changes, now())
                 if piece.end_lsn is not None and not _has_room(batch, limits, clock() - begun):
                     batch, begun = await batch.commit(acknowledge), clock()
             if assembled.quiet_lsn is not None:

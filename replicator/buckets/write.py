@@ -17,7 +17,7 @@ on the same connection, `rest` waits until both hands are free.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
 from psycopg.rows import TupleRow
@@ -116,6 +116,8 @@ class Batch:
         self.now = writer.clock
         self._has_time = False
         self.is_empty = True
+        #: What else is to be stored with it, once its ops are.
+        self.before_commit: list[Callable[[], Awaitable[None]]] = []
         #: How much has been appended.
         self.rows = 0
         self.bytes = 0
@@ -179,6 +181,8 @@ class Batch:
         writer = self._writer
         await writer.inflow.rest()
         await self._entries.send(writer.connection)
+        for store in self.before_commit:
+            await store()
         position = {"op_id": after.op_id, "lsn": str(after.lsn), "clock": self.now}
         cursor = await writer.connection.execute(_q.advance, writer.key | position)
         if cursor.rowcount != 1:

@@ -31,6 +31,8 @@ TIGHT: Mapping[str, float] = {
     "replicator.buckets.lookups.WIDE": 3,
     "replicator.buckets.lookups.PAGE": 2,
     "replicator.buckets.entries._HELD": 5,
+    "replicator.buckets.kept.GENERATION_BYTES": 3_000,
+    "replicator.buckets.rows.MOST_BYTES": 20_000,
     "replicator.buckets.ticking._LOOK_S": 0.05,
 }
 
