@@ -19,7 +19,7 @@ import orjson
 from replicator.wal.messages import Relation, Row
 
 #: One generation, in bytes.
-GENERATION_BYTES = 8 << 20
+GENERATION_BYTES = 4 << 20
 #: What Python needs for a place and a row beside their bytes.
 _OVERHEAD = 200
 
@@ -172,10 +172,19 @@ class Kept:
         changed = self.changed
         if place in changed.rows:
             changed.size -= _size(place, changed.rows[place])
-        elif self.get(place) is not None:
+        elif self._drop(place) is not None:
             changed.stored.add(place)
         changed.rows[place] = row
         changed.size += _size(place, row)
+
+    def _drop(self, place: Place) -> bytes | None:
+        """What storage has in this place, as far as is known, and is not worth room any more."""
+        older = self._older.pop(place, None)
+        if place not in self._newer:
+            return older
+        row = self._newer.pop(place)
+        self._size -= _size(place, row)
+        return row
 
     def begin(self) -> Changed:
         """What changes from now on is told by itself: what had changed before counts as told."""

@@ -26,7 +26,7 @@ A few bytes of log can name hundreds of large rows. So changes are made whole so
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -87,49 +87,46 @@ class RowStates:
     async def complete(self, changes: Sequence[Change], batch: Batch, copied: Collection[int]) -> Completed:
         """The first of these changes made whole, as many as memory allows; `copied` says which tables are."""
         self._turn_to(batch)
-        beyond = await self.look_up(changes, batch, copied)
+        ready = await self.look_up(changes, batch, copied)
         whole: list[Change] = []
         holes: list[tuple[int, Key]] = []
-        kept, size, end = self._kept, 0, 0
-        for change in changes:
-            form = self._form(change.relation)
-            if size >= MOST_BYTES or (beyond and not beyond.isdisjoint(_places(change, form))):
+        size = end = 0
+        for change in changes[:ready]:
+            if size >= MOST_BYTES:
                 break
             end += 1
+            form = self._form(change.relation)
             if not form.keeps:
                 whole.append(change)
             elif change.kind is Kind.TRUNCATE:
                 await self.forget(form.oid, batch)
                 whole.append(change)
             else:
-                size += _complete(change, form, kept, whole, holes)
-        if kept.changed.size >= MOST_BYTES:
+                size += _complete(change, form, self._kept, whole, holes)
+        if self._kept.changed.size >= MOST_BYTES:
             await self.flush(batch)
-        kept.age()
+        self._kept.age()
         return Completed(whole, holes, changes[end:])
 
-    async def look_up(self, changes: Iterable[Change], batch: Batch, copied: Collection[int]) -> Set[Place]:
-        """Have at hand what these changes need; answers which of it comes after too much else."""
-        first: dict[Place, int] = {}
-        for at, place in self._asked(changes, copied):
-            first.setdefault(place, at)
-        if not first:
-            return frozenset()
+    async def look_up(self, changes: Sequence[Change], batch: Batch, copied: Collection[int]) -> int:
+        """Have at hand what the first of these changes need; answers how many they are."""
+        asked, near, ready = self._asked(changes, copied)
+        if not asked:
+            return ready
         await batch.rest()
-        wanted = _columns(first) | {"ats": list(first.values()), "most": MOST_BYTES}
+        wanted = _columns(asked) | {"ats": list(asked.values()), "most": max(1, MOST_BYTES - near)}
         # Planned each time: by a plan from when there were few rows, all would be read to find some.
         cursor = await self._connection.execute(_q.read_states, self._slot | wanted, prepare=False)
-        beyond: set[Place] = set()
         async for oid, key, row in cursor:
             place = b"%d\t%b" % (oid, key.encode())
-            del first[place]
+            at = asked.pop(place)
             if row is None:
-                beyond.add(place)
+                ready = min(ready, at)
             else:
                 self._kept.learn(place, row.encode())
-        for place in first:
+        for place in asked:
             self._kept.learn(place, None)
-        return beyond
+        return ready
 
     async def flush(self, batch: Batch) -> None:
         """Tell storage now what has changed, inside the open transaction."""
@@ -157,20 +154,32 @@ class RowStates:
             form = self._forms[relation.oid] = Form(relation)
         return form
 
-    def _asked(self, changes: Iterable[Change], copied: Collection[int]) -> Iterator[tuple[int, Place]]:
-        """Which of these changes have to know what is in which places, where that is not at hand."""
+    def _asked(self, changes: Sequence[Change], copied: Collection[int]) -> tuple[dict[Place, int], int, int]:
+        """Places that are not at hand, with the first of these changes that has to know what is in them.
+
+        And of how many bytes are those that are, and of how many changes this is said.
+        """
+        asked: dict[Place, int] = {}
+        near = 0
         if all([change.kind is _INSERT and change.relation.oid in copied for change in changes]):
-            return
+            return asked, near, len(changes)
         arrived: set[Place] = set()
         for at, change in enumerate(changes):
+            if near >= MOST_BYTES:
+                return asked, near, at
             form = self._form(change.relation)
             leaves, comes = _places(change, form)
-            if comes is not None and leaves != comes and form.oid in copied:
+            if comes is not None and form.oid in copied:
                 arrived.add(comes)
                 comes = None
             for place in (leaves, comes):
-                if place is not None and place not in arrived and self._kept.wants(place):
-                    yield at, place
+                if place is None or place in arrived:
+                    continue
+                if self._kept.wants(place):
+                    asked.setdefault(place, at)
+                else:
+                    near += len(self._kept.get(place) or b"")
+        return asked, near, len(changes)
 
     async def _tell(self, changed: Changed) -> None:
         if brought := changed.brought():
@@ -252,13 +261,13 @@ def _complete(
 
 
 def _places(change: Change, form: Form) -> tuple[Place | None, Place | None]:
-    """The place that a change leaves and the one it comes to; the same, where a row stays in its place."""
+    """The place of the row that a change is about, and the one that is new to it."""
     if not form.keeps or change.kind is Kind.TRUNCATE:
         return None, None
     comes = None if change.new is None else form.place(change.new)
     if change.old is not None:
         return form.place(change.old), comes
-    return (None if change.kind is _INSERT else comes), comes
+    return (None, comes) if change.kind is _INSERT else (comes, None)
 
 
 def _columns(places: Iterable[Place]) -> dict[str, object]:

@@ -201,12 +201,12 @@ def test_two_keys_stand_in_one_place_only_if_they_are_the_same(one: Row, other: 
     assert (Form(of).place(one) == Form(of).place(other)) == (one == other)
 
 
-def test_a_change_names_the_place_it_leaves_and_the_one_it_comes_to() -> None:
+def test_a_change_names_the_place_of_its_row_and_the_one_that_is_new_to_it() -> None:
     one, two = (Form(LETTERS).place((key, None, None)) for key in "12")
     moved = change(Kind.UPDATE, ("1", None, None), ("2", "moved", UNCHANGED))
     stays = change(Kind.UPDATE, None, ("1", "stays", UNCHANGED))
     assert _places(moved, Form(LETTERS)) == (one, two)
-    assert _places(stays, Form(LETTERS)) == (one, one)
+    assert _places(stays, Form(LETTERS)) == (one, None)
     assert _places(change(Kind.INSERT, None, ("1", "a", "b")), Form(LETTERS)) == (None, one)
     assert _places(change(Kind.DELETE, ("1", None, None), None), Form(LETTERS)) == (one, None)
     assert _places(change(Kind.TRUNCATE, None, None), Form(LETTERS)) == (None, None)
