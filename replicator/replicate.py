@@ -51,6 +51,9 @@ async def replicate(
         progress.store(stored.lsn)
         stream.acknowledge(stored.lsn)
 
+    def has_room() -> bool:
+        return _has_room(batch, limits, clock() - begun, writer.is_committing)
+
     batch, begun = writer.batch(), 0.0
     try:
         while frames := await stream.receive():
@@ -61,11 +64,11 @@ async def replicate(
             for piece in pieces:
                 async for changes in weaver.weave(piece, batch):
                     await batch.append(piece, changes, now())
-                if piece.end_lsn is not None and not _has_room(batch, limits, clock() - begun):
+                if piece.end_lsn is not None and not has_room():
                     batch, begun = await batch.commit(acknowledge), clock()
             if assembled.quiet_lsn is not None:
                 progress.hear(assembled.quiet_lsn)
-            is_to_go_on = stream.waiting and _has_room(batch, limits, clock() - begun)
+            is_to_go_on = stream.waiting and has_room()
             if not assembler.in_transaction and not is_to_go_on:
                 if batch.is_empty:
                     await writer.settle()  # what is being stored may be all there is to say
@@ -82,5 +85,7 @@ async def replicate(
     # What was appended and not committed ends with the storage connection; the source sends it again.
 
 
-def _has_room(batch: Batch, limits: Limits, seconds: float) -> bool:
-    return batch.rows < limits.rows and batch.bytes < limits.bytes and seconds < limits.seconds
+def _has_room(batch: Batch, limits: Limits, seconds: float, is_committing: bool) -> bool:
+    """Whether more is to go into a batch. One that could not be committed yet does not become due by waiting."""
+    is_full = batch.rows >= limits.rows or batch.bytes >= limits.bytes
+    return not is_full and (seconds < limits.seconds or is_committing)
