@@ -86,6 +86,6 @@ async def replicate(
 
 
 def _has_room(batch: Batch, limits: Limits, seconds: float, is_committing: bool) -> bool:
-    """Whether more is to go into a batch. One that could not be committed yet does not become due by waiting."""
+    """Whether more is to go into a batch. While the one before it is committed, waiting makes it no later."""
     is_full = batch.rows >= limits.rows or batch.bytes >= limits.bytes
     return not is_full and (seconds < limits.seconds or is_committing)
