@@ -17,7 +17,7 @@ on the same connection, `rest` waits until both hands are free.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
 from psycopg.rows import TupleRow
@@ -131,6 +131,8 @@ class Batch:
         self.now = writer.clock
         self._has_time = False
         self.is_empty = True
+        #: What else is to be stored with it, once its ops are.
+        self.before_commit: list[Callable[[], Awaitable[None]]] = []
         #: How much has been appended.
         self.rows = 0
         self.bytes = 0
@@ -196,6 +198,8 @@ class Batch:
         writer, connection = self._writer, self._writer.connection
         await writer.inflow.rest()
         await self._entries.send(connection)
+        for store in self.before_commit:
+            await store()
         if self._changed.due:
             await connection.execute(_q.sum_up, {"buckets": list(self._changed.due)})
         position = {"op_id": after.op_id, "lsn": str(after.lsn), "clock": self.now}
