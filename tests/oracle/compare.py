@@ -6,7 +6,6 @@ of them down in the transaction that stored it, so none is missed and none is ma
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from typing import Any, NamedTuple
 
@@ -50,12 +49,6 @@ SELECT c.op_id, c.buckets IS NULL,
        ARRAY(SELECT b.name FROM replicator.buckets AS b WHERE b.id = ANY (c.buckets))
 FROM replicator.changes AS c WHERE c.op_id > %s ORDER BY c.op_id
 """
-
-
-def _totals() -> bytes:
-    """The product's own question, asked where the schema is not on the path."""
-    query = queries.load("buckets").totals
-    return re.sub(rb"FROM (buckets|totals|ops) ", rb"FROM replicator.\1 ", query)
 
 
 class Checkpoint(NamedTuple):
@@ -124,11 +117,14 @@ class Reader:
             ]
             total = storage.execute("SELECT count(*) FROM replicator.ops").fetchall()[0][0]
             told = storage.execute(_TOLD, [self._last.op_id if self._last else 0]).fetchall()
+            storage.execute("SET LOCAL search_path TO replicator, pg_temp")
             shown = [c.shown_op_id for c in checkpoints if c.shown_op_id is not None][-1:]
             totals = [
                 (upto, row)
                 for upto in shown
-                for row in storage.execute(_totals(), {"upto": upto, "buckets": self._names(ops)}).fetchall()
+                for row in storage.execute(
+                    queries.load("buckets").totals, {"upto": upto, "buckets": self._names(ops)}
+                ).fetchall()
             ]
         self._ops_read += len(ops)
         assert total == self._ops_read, (
@@ -163,7 +159,7 @@ class Reader:
 
     def _check_totals(self, totals: list[tuple[int, tuple[Any, ...]]]) -> None:
         """What storage says that a bucket comes to is what its ops come to."""
-        for upto, (bucket, checksum, count) in totals:
+        for upto, (bucket, checksum, count, _) in totals:
             sums = [value for op_id, value in self._sums.get(bucket, []) if op_id <= upto]
             assert (checksum, count) == (sum(sums) % (1 << 32), len(sums)), f"{bucket} up to {upto}"
 
