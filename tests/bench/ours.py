@@ -46,6 +46,8 @@ class Order:
     schema: str = ""
     #: The first row counts from when copying begins, not from when the stream does: there is none yet.
     is_copy: bool = False
+    #: How many ops are stored already.
+    before: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,11 @@ async def replicate(order: Order) -> Took:
     took: list[Took] = []
 
     def hear(name: str, fields: dict[str, object]) -> None:
-        if name == "stored" and isinstance(op_id := fields["op_id"], int) and op_id >= order.rows:
+        if (
+            name == "stored"
+            and isinstance(op_id := fields["op_id"], int)
+            and op_id >= order.before + order.rows
+        ):
             stored.set()
 
     async def watch() -> None:
@@ -151,7 +157,7 @@ async def replicate(order: Order) -> Took:
 async def _is_shown(connection: Connection, order: Order) -> bool:
     stands = await position(connection, order.slot)
     shown = stands.shown if stands is not None else None
-    return shown is not None and shown.op_id >= order.rows
+    return shown is not None and shown.op_id >= order.before + order.rows
 
 
 def _end_with_parent() -> None:
