@@ -88,6 +88,7 @@ def test_every_named_statement_fits_the_schema(clinic: Connection) -> None:
                     ("buckets", name)
                     for name in ("append_ops", "sweep_table", "read_plain", "read_bucket", "overtaken")
                 ),
+                *(("status", name) for name in ("rows_held", "held")),
                 *(("compact", name) for name in ("note_overtaking", "read_large", "read_small", "place_ops")),
             },
         ),
