@@ -81,6 +81,7 @@ class ServedClinic(Clinic):
         self._keys = json.loads(self._file.read_text())
         self._sync = {"listen": "127.0.0.1:0", "audience": [AUDIENCE], "keys": [_KEY], **sync}
         self._write()
+        #: Where phones connect.
         self.endpoint = ""
 
     def _write(self) -> None:
@@ -93,6 +94,11 @@ class ServedClinic(Clinic):
     @property
     def rules(self) -> Path:
         return self._rules
+
+    @property
+    def port(self) -> int:
+        """Where it is served; 0 before that."""
+        return int(self._sync["listen"].rpartition(":")[2])
 
     # -- processes ---------------------------------------------------------------------------------
 
@@ -110,8 +116,9 @@ class ServedClinic(Clinic):
         """Start to serve, at the address where it was served before."""
         serving = self._children("run", "--only", "serve", "--config", self._file)
         address = str(serving.wait_for("serving")["address"])
-        self._sync["listen"], self.endpoint = address, f"http://{address}"
-        self._write()
+        if not self.port:
+            self._sync["listen"], self.endpoint = address, f"http://{address}"
+            self._write()
         deadline = time.monotonic() + PATIENCE_S
         while not self._is_ready():
             assert time.monotonic() < deadline and serving.code is None, serving.stderr
@@ -120,7 +127,8 @@ class ServedClinic(Clinic):
 
     def _is_ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.endpoint}/probes/readiness", timeout=10) as answer:
+            ready = f"http://{self._sync['listen']}/probes/readiness"
+            with urllib.request.urlopen(ready, timeout=10) as answer:
                 return bool(answer.status == 200)
         except urllib.error.HTTPError as error:
             error.close()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from replicator import serve
 from tests.fixtures.children import StartChild
 from tests.fixtures.node import Project, node_project
 from tests.fixtures.postgres import Database
 from tests.real_client.clinic import ServedClinic
 from tests.real_client.phones import Phones
+from tests.real_client.slow import SlowLine
 
 __all__ = ["node_project"]
 
@@ -38,8 +40,8 @@ def phones(node_project: Callable[[Path], Project], tmp_path: Path) -> Iterator[
 @pytest.fixture(params=TRANSPORTS)
 def transport(request: pytest.FixtureRequest) -> str:
     """The way lines come: BSON over HTTP, which SDKs ask for; JSON over HTTP; or a WebSocket."""
-    if request.param == "websocket" and find_spec("replicator.sync.rsocket") is None:
-        pytest.skip("there is no serving over WebSocket yet")
+    if request.param == "websocket" and "rsocket" not in Path(serve.__file__).read_text():
+        pytest.skip("this release serves over HTTP only")
     return str(request.param)
 
 
@@ -59,3 +61,17 @@ def make_clinic(
 def clinic(make_clinic: Callable[..., ServedClinic]) -> ServedClinic:
     """The demo's clinic, by the rules that come with it."""
     return make_clinic()
+
+
+@pytest.fixture
+def line() -> Iterator[Callable[[ServedClinic], SlowLine]]:
+    """Puts a line before a clinic that is served, over which its phones then connect."""
+    with ExitStack() as stack:
+
+        def put(clinic: ServedClinic) -> SlowLine:
+            slow = SlowLine(clinic.port)
+            stack.callback(slow.close)
+            clinic.endpoint = f"http://{slow.address}"
+            return slow
+
+        yield put

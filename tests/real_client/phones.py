@@ -150,6 +150,7 @@ class Phone:
         self.tokens_asked = 0
         self.expected_checksum_failures = 0
         self._phones = phones
+        self._changed = threading.Condition()
 
     def do(self, command: str, **fields: Any) -> Any:
         return self._phones.call(command, {"phone": self.name, **fields})
@@ -159,7 +160,9 @@ class Phone:
 
     def asked(self, line: Mapping[str, Any]) -> Any:
         if line["what"] == "credentials":
-            self.tokens_asked += 1
+            with self._changed:
+                self.tokens_asked += 1
+                self._changed.notify_all()
             return self.credentials()
         assert self.upload is not None, f"{self.name} was not expected to upload anything"
         return self.upload(line["crud"])
@@ -193,6 +196,12 @@ class Phone:
         """The moment of its last full sync, once there is one that is later than this."""
         return int(self.do("untilSyncedAfter", moment=after, seconds=PATIENCE_S)["lastSyncedAt"])
 
+    def until_asked_for_tokens(self, times: int) -> None:
+        """Wait until its SDK has asked for a token so often."""
+        with self._changed:
+            told = self._changed.wait_for(lambda: self.tokens_asked >= times, PATIENCE_S)
+        assert told, f"asked for {self.tokens_asked} tokens, not {times}; it logged {self.log}"
+
     # -- streams -----------------------------------------------------------------------------------
 
     def subscribe(
@@ -214,7 +223,7 @@ class Phone:
     def execute(self, sql: str, *params: Any) -> None:
         self.do("execute", sql=sql, params=params)
 
-    def until(self, sql: str, wanted: list[list[Any]], *params: Any) -> None:
+    def until(self, sql: str, wanted: Sequence[Sequence[Any]], *params: Any) -> None:
         """Wait until it holds this."""
         self.do("until", sql=sql, params=params, wanted=wanted, seconds=PATIENCE_S)
 
