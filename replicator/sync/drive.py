@@ -107,7 +107,9 @@ async def drive(
     last_call = ends_at - _LAST_CALL_S
     while not out.is_closed:
         viewer.woken.clear()
-        await out.send(session.offer(await wanting.offer(moment)))
+        lines = session.offer(await wanting.offer(moment))
+        viewer.at = session.checkpoint
+        await out.send(lines)
         await _fetch(session, feed, viewer, out, connect, lambda: clock() >= ends_at)
         while not viewer.woken.is_set() and not out.is_closed:
             now = clock()

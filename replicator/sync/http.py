@@ -31,6 +31,8 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 #: Holds a conversation with a verified user; raises Refused before it has sent anything, or ends.
 Converse: TypeAlias = Callable[[User, Request, Out], Awaitable[None]]
 
+#: Any page may ask, for it is the token that lets one in, and not where one comes from.
+CORS = ((b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"Content-Type"))
 #: A body that asks for a stream is no longer than this: ten thousand buckets and their names.
 BODY_MOST = 8 << 20
 #: And it comes within so long.
@@ -91,6 +93,8 @@ class StreamEndpoint:
             return
         out = _Out(send, negotiate(headers.get("accept")), raw_data=request.raw_data)
         gone = asyncio.ensure_future(_gone(receive, out))
+        del headers  # with the token in them they are larger than most of what stays
+        scope["headers"] = ()
         try:
             await self._converse(user, request, out)
             await out.end()
@@ -130,7 +134,7 @@ class _Out:
 
     async def _begin(self) -> None:
         self.is_begun = True
-        headers = [(b"content-type", self._encoding.value.encode()), (b"x-accel-buffering", b"no")]
+        headers = [(b"content-type", self._encoding.value.encode()), (b"x-accel-buffering", b"no"), *CORS]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
 
@@ -166,7 +170,7 @@ def headers_of(scope: Scope) -> Mapping[str, str]:
 
 async def answer(send: Send, error: Refused | AuthError) -> None:
     """The envelope in which clients look for errors."""
-    headers = [(b"content-type", b"application/json; charset=utf-8")]
+    headers = [(b"content-type", b"application/json; charset=utf-8"), *CORS]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": orjson.dumps(error.body())})
 
