@@ -107,10 +107,13 @@ async def drive(
     last_call = ends_at - _LAST_CALL_S
     while not out.is_closed:
         viewer.woken.clear()
+        is_first = not viewer.at
         lines = session.offer(await wanting.offer(moment))
         viewer.at = session.checkpoint
-        await out.send(lines)
-        await _fetch(session, feed, viewer, out, connect, lambda: clock() >= ends_at)
+        if is_first or session.wanted() is None:
+            await out.send(lines)  # the first download may be long, and the client shows how long
+            lines = []
+        await _fetch(session, lines, feed, viewer, out, connect, lambda: clock() >= ends_at)
         while not viewer.woken.is_set() and not out.is_closed:
             now = clock()
             if now >= ends_at:
@@ -130,14 +133,21 @@ async def drive(
 
 
 async def _fetch(
-    session: Session, feed: Feed, viewer: Viewer, out: Out, connect: Connect, is_over: Callable[[], bool]
+    session: Session,
+    lines: list[Line],
+    feed: Feed,
+    viewer: Viewer,
+    out: Out,
+    connect: Connect,
+    is_over: Callable[[], bool],
 ) -> None:
-    """Send what the session wants; stop where a newer checkpoint may be offered."""
+    """Send these lines and then what the session wants; stop where a newer checkpoint may be offered."""
     while fetch := session.wanted():
         for bucket, after in fetch.buckets.items():
             async with aclosing(_pages(feed, bucket, after, fetch.upto, connect)) as pages:
                 async for page in pages:
-                    await out.send(session.take(page))
+                    await out.send(lines + session.take(page))
+                    lines = []
                     is_news = viewer.woken.is_set() and session.may_interrupt
                     if is_news or page.is_overtaken or out.is_closed or is_over():
                         return

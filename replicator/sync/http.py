@@ -118,8 +118,8 @@ class _Out:
     async def send(self, lines: Sequence[Line]) -> None:
         if not self.is_begun:
             await self._begin()
-        for line in lines:
-            chunk = encode(line, self._encoding, raw_data=self._raw_data)
+        chunk = b"".join([encode(line, self._encoding, raw_data=self._raw_data) for line in lines])
+        if chunk:
             await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
 
     async def end(self) -> None:
