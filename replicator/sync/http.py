@@ -21,7 +21,8 @@ from replicator.sync.auth import AuthError, User
 from replicator.sync.auth_keyring import Keyring
 from replicator.sync.drive import Out
 from replicator.sync.lines import Encoding, Line, encode
-from replicator.sync.lines_accept import negotiate
+from replicator.sync.lines_accept import Compression, accept_encoding, negotiate
+from replicator.sync.press import presser
 from replicator.sync.request import Request
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -91,7 +92,8 @@ class StreamEndpoint:
         except (Refused, AuthError) as error:
             await answer(send, error)
             return
-        out = _Out(send, negotiate(headers.get("accept")), raw_data=request.raw_data)
+        pressed = accept_encoding(headers.get("accept-encoding"))
+        out = _Out(send, negotiate(headers.get("accept")), pressed, raw_data=request.raw_data)
         gone = asyncio.ensure_future(_gone(receive, out))
         del headers  # with the token in them they are larger than most of what stays
         scope["headers"] = ()
@@ -109,8 +111,9 @@ class StreamEndpoint:
 class _Out:
     """Where the lines of one HTTP response go."""
 
-    def __init__(self, send: Send, encoding: Encoding, *, raw_data: bool) -> None:
+    def __init__(self, send: Send, encoding: Encoding, pressed: Compression, *, raw_data: bool) -> None:
         self._send, self._encoding, self._raw_data = send, encoding, raw_data
+        self._pressed, self._presser = pressed, presser(pressed)
         self.is_begun = self.is_closed = False
         #: Called when the client has gone.
         self.on_close: Callable[[], None] = lambda: None
@@ -120,13 +123,14 @@ class _Out:
             await self._begin()
         chunk = b"".join([encode(line, self._encoding, raw_data=self._raw_data) for line in lines])
         if chunk:
-            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+            pressed = self._presser.press(chunk)
+            await self._send({"type": "http.response.body", "body": pressed, "more_body": True})
 
     async def end(self) -> None:
         if not self.is_begun:
             await self._begin()
         if not self.is_closed:
-            await self._send({"type": "http.response.body", "body": b""})
+            await self._send({"type": "http.response.body", "body": self._presser.end()})
 
     def close(self) -> None:
         self.is_closed = True
@@ -135,6 +139,8 @@ class _Out:
     async def _begin(self) -> None:
         self.is_begun = True
         headers = [(b"content-type", self._encoding.value.encode()), (b"x-accel-buffering", b"no"), *CORS]
+        if self._pressed is not Compression.IDENTITY:
+            headers.append((b"content-encoding", self._pressed.value.encode()))
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
 
