@@ -13,6 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 from replicator import __version__
+from replicator.buckets.compacting import keep_compacted
 from replicator.buckets.divergence import beginning, divergence, standing
 from replicator.buckets.lookups import Lookups
 from replicator.buckets.numbers import Numbers
@@ -130,6 +131,7 @@ async def replicate_once(config: Config, rules: Rules, stop: asyncio.Event) -> N
             ),
             ready.copier.run(),
             tick(ready.lookups, config.source_dsn),
+            keep_compacted(config, config.compact.every_s),
             _let_go(ready.stream, config.source_dsn),
             _stop_when(stop, ready.stream),
         )

@@ -86,6 +86,14 @@ class ReplicateKeys(Section):
     batch_ms: Annotated[int, BeforeValidator(values.number_up_to(10_000))] = 50
 
 
+class CompactKeys(Section):
+    """How history is kept short."""
+
+    every_s: Annotated[int, BeforeValidator(spans.seconds(10, 7 * 86_400))] = Field(
+        default=600, alias="every"
+    )
+
+
 Texts: TypeAlias = Annotated[tuple[Text, ...], BeforeValidator(values.several)]
 Jwks: TypeAlias = Annotated[tuple[Jwk, ...], BeforeValidator(values.several)]
 Urls: TypeAlias = Annotated[tuple[Url, ...], BeforeValidator(values.several)]
@@ -196,6 +204,7 @@ class Config(Section):
     source: Annotated[SourceKeys, MAY_BE_EMPTY] = SourceKeys()
     storage: Annotated[StorageKeys, MAY_BE_EMPTY] = StorageKeys()
     replicate: Annotated[ReplicateKeys, MAY_BE_EMPTY] = ReplicateKeys()
+    compact: Annotated[CompactKeys, MAY_BE_EMPTY] = CompactKeys()
     rules_path: FilePath = Field(default=Path("rules.yaml"), alias="rules")
     sync: Annotated[SyncKeys, MAY_BE_EMPTY] = SyncKeys()
     ehr: Annotated[EhrKeys, MAY_BE_EMPTY] = EhrKeys()

@@ -587,6 +587,7 @@ def test_effective_configuration_has_the_files_keys(written: Load, tmp_path: Pat
         },
         "storage": {"dsn": "***", "dsn_file": None, "schema": "replicator"},
         "replicate": {"batch_rows": 5000, "batch_bytes": 8388608, "batch_ms": 50},
+        "compact": {"every": 600},
         "rules": str(tmp_path / "rules.yaml"),
         "sync": {
             "listen": "127.0.0.1:8080",
