@@ -38,6 +38,9 @@ SchemaName: TypeAlias = Annotated[str, BeforeValidator(values.identifier)]
 OptionalBaseUrl: TypeAlias = Annotated[str | None, BeforeValidator(values.optional(spans.base_url))]
 OptionalSecret: TypeAlias = Annotated[SecretStr | None, BeforeValidator(spans.optional_secret)]
 OptionalPem: TypeAlias = Annotated[SecretStr | None, BeforeValidator(spans.optional_pem)]
+AdminTokens: TypeAlias = Annotated[
+    tuple[Annotated[SecretStr, BeforeValidator(spans.admin_token)], ...], BeforeValidator(values.several)
+]
 OptionalTable: TypeAlias = Annotated[str | None, BeforeValidator(values.optional(spans.table))]
 Flag: TypeAlias = Annotated[bool, BeforeValidator(values.flag)]
 Text: TypeAlias = Annotated[str, BeforeValidator(values.text)]
@@ -177,6 +180,8 @@ class SyncKeys(_Trust):
     )
     jwks_plain_http: Flag = False
     jwks_private: Flag = True
+    #: Who may ask about everybody, and administer; none: nobody.
+    admin_tokens: AdminTokens = ()
     token: Annotated[TokenKeys, MAY_BE_EMPTY] = TokenKeys()
 
     @property
