@@ -66,13 +66,13 @@ COPY ops (op_id, bucket, checksum, op, object_type, object_id, subkey, data) FRO
 -- The numbers of buckets, those without one given one. Of names given to two at once, both see the same number.
 WITH made AS (
     INSERT INTO buckets (name)
-    SELECT wanted.name FROM unnest(%(names)s::text[]) AS wanted (name)
+    SELECT wanted.name FROM unnest(%(names)b::text[]) AS wanted (name)
     WHERE NOT EXISTS (SELECT FROM buckets AS b WHERE b.name = wanted.name)
     ON CONFLICT (name) DO UPDATE SET name = excluded.name
     RETURNING name, id)
 SELECT name, id FROM made
 UNION ALL
-SELECT b.name, b.id FROM buckets AS b WHERE b.name = ANY (%(names)s::text[])
+SELECT b.name, b.id FROM buckets AS b WHERE b.name = ANY (%(names)b::text[])
 
 -- name: sweep_table
 -- Rows of one source table that buckets still hold, last put at or before an op, are removed from them.
@@ -117,7 +117,7 @@ advanced AS (
     RETURNING stored.op_id),
 told AS (
     INSERT INTO changes (op_id, buckets, lookups, recorded_at)
-    SELECT op_id, %(buckets)s::integer[], %(lookups)s::text[], now() FROM advanced WHERE %(is_change)s::boolean)
+    SELECT op_id, %(buckets)s::integer[], %(lookups)b::text[], now() FROM advanced WHERE %(is_change)s::boolean)
 SELECT pg_catalog.pg_notify('replicator_checkpoint', '') FROM advanced
 
 -- name: listen
@@ -155,7 +155,7 @@ LEFT JOIN LATERAL (
 CROSS JOIN LATERAL (
     SELECT sum(o.checksum::bigint & 4294967295) AS checksum, count(*) AS count FROM ops AS o
     WHERE o.bucket = b.id AND o.op_id > coalesce(was.op_id, 0) AND o.op_id <= %(upto)s::bigint) AS since
-WHERE b.name = ANY (%(buckets)s::text[])
+WHERE b.name = ANY (%(buckets)b::text[])
 
 -- name: changed
 -- What has changed between two checkpoints, as far as it was told. Those before the first are forgotten first: if
@@ -220,6 +220,6 @@ WHERE b.name = %(name)s::text
 -- name: entries_at
 -- To which values these keys of lookups lead, as of a checkpoint.
 SELECT DISTINCT l.lookup, l.key, l.value
-FROM unnest(%(lookups)s::text[], %(keys)s::text[]) AS asked (lookup, key)
+FROM unnest(%(lookups)b::text[], %(keys)b::text[]) AS asked (lookup, key)
 JOIN lookups AS l ON l.lookup = asked.lookup AND l.key = asked.key
 WHERE l.op_id <= %(upto)s::bigint AND (l.until_op_id IS NULL OR l.until_op_id > %(upto)s::bigint)

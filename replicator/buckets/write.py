@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from psycopg.rows import TupleRow
 
 from replicator import queries
-from replicator.buckets.changed import MOST_TOLD, Changed
+from replicator.buckets.changed import MOST_TOLD, Changed, numbers
 from replicator.buckets.encode import encode_ops
 from replicator.buckets.entries import Entries
 from replicator.buckets.inflow import Inflow
@@ -201,7 +201,7 @@ class Batch:
         for store in self.before_commit:
             await store()
         if self._changed.due:
-            await connection.execute(_q.sum_up, {"buckets": list(self._changed.due)})
+            await connection.execute(_q.sum_up, {"buckets": numbers(self._changed.due)})
         position = {"op_id": after.op_id, "lsn": str(after.lsn), "clock": self.now}
         told = {"is_change": after.op_id > self._before.op_id, **self._changed.told()}
         if not await rows(connection, _q.advance, **writer.key, **position, **told):
