@@ -1,4 +1,4 @@
-"""Chunks of a stream → the bytes to send, pressed; each chunk can be read as soon as it arrives. No I/O.
+"""Chunks of a stream → the bytes to send, pressed; each chunk can be read as soon as it arrives.
 
 Thousands of streams are open and nearly all of them wait, and a compressor keeps hundreds of kilobytes. So no
 stream has one: each chunk is pressed without regard to those before it, as blocks in the one frame (zstd)

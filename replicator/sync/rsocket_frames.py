@@ -1,4 +1,4 @@
-"""Bytes of a WebSocket message ↔ an RSocket 1.0 frame, or what is wrong with them. No I/O.
+"""Bytes of a WebSocket message → an RSocket 1.0 frame, or what is wrong with them; and back. No I/O.
 
 A message is one frame, without a length before it: the id of a stream (0: the connection), six bits of kind,
 ten of flags, and what the kind asks for. Frames a server has no use for are Others, of which only the id and

@@ -159,6 +159,11 @@ class Place:
         await peer.say(*frames)
         return peer
 
+    async def close(self) -> None:
+        for peer in self._peers:
+            await peer.socket.close()
+        await self.session.close()
+
 
 Converse = Callable[[User, Request, Stream], Awaitable[None]]
 
@@ -186,6 +191,6 @@ async def serving(converse: Converse | None = None, **options: Any) -> AsyncIter
     try:
         yield place
     finally:
-        await place.session.close()
+        await place.close()
         server.should_exit = True
         await task
