@@ -104,9 +104,10 @@ class ServedClinic(Clinic):
 
     def start(self) -> tuple[Child, Child]:
         """What replicates and what serves, once what is there now can be had."""
-        replicating = self.replicate()
+        replicating, serving = self.replicate(), self._begin_to_serve()
         self.catch_up()
-        return replicating, self.serve()
+        self._until_served(serving)
+        return replicating, serving
 
     def replicate(self) -> Child:
         self._last = self._children("run", "--only", "replicate", "--config", self._file)
@@ -114,7 +115,14 @@ class ServedClinic(Clinic):
 
     def serve(self) -> Child:
         """Start to serve, at the address where it was served before."""
-        serving = self._children("run", "--only", "serve", "--config", self._file)
+        serving = self._begin_to_serve()
+        self._until_served(serving)
+        return serving
+
+    def _begin_to_serve(self) -> Child:
+        return self._children("run", "--only", "serve", "--config", self._file)
+
+    def _until_served(self, serving: Child) -> None:
         address = str(serving.wait_for("serving")["address"])
         if not self.port:
             self._sync["listen"], self.endpoint = address, f"http://{address}"
@@ -123,7 +131,6 @@ class ServedClinic(Clinic):
         while not self._is_ready():
             assert time.monotonic() < deadline and serving.code is None, serving.stderr
             time.sleep(0.02)
-        return serving
 
     def _is_ready(self) -> bool:
         try:
@@ -142,6 +149,15 @@ class ServedClinic(Clinic):
             str(row[0])
             for row in self.database.execute("SELECT id FROM users ORDER BY created_at, firebase_uid")
         ]
+
+    def measure_much(self, rows: int) -> None:
+        """So many measurements of each patient, numbered; each half a kilobyte that stays large."""
+        self.database.execute(
+            "INSERT INTO vital_signs (patient_id, heart_rate_bpm, notes)"
+            " SELECT id, n, (SELECT string_agg(md5(n || '-' || part), '') FROM generate_series(1, 15) part)"
+            " FROM users, generate_series(1, %s) n",
+            [rows],
+        )
 
     def token(self, user: str, *, lives: float = 3600, **claims: Any) -> str:
         now = time.time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from replicator.demo.port import LOOPBACK
 from tests.fixtures.proxy import Proxy
+from tests.real_client.phones import PATIENCE_S
 
 #: Bytes a second: slow enough to be stopped where it is meant, since a kernel's buffers hold more than tests.
 _SLOWLY = 2_000_000
@@ -27,20 +29,16 @@ class _Address:
 
 
 class SlowLine:
-    """Stands between phones and what serves them."""
+    """Stands between phones and what serves them, who may both compress: it counts the bytes that remain."""
 
     def __init__(self, port: int) -> None:
         self._proxy = Proxy(_Address(port))
         self._watching: threading.Thread | None = None
+        self._is_stalled = False
 
     @property
     def address(self) -> str:
         return f"{LOOPBACK}:{conninfo_to_dict(self._proxy.dsn())['port']}"
-
-    @property
-    def to_client(self) -> int:
-        """How many bytes have come to phones so far."""
-        return self._proxy.to_client
 
     def stall_after(self, count: int) -> None:
         """Stand still once about so many bytes have come to phones."""
@@ -50,13 +48,15 @@ class SlowLine:
         self._watching.start()
 
     def _stall_at(self, count: int) -> None:
-        self._proxy.wait_until(lambda proxy: proxy.to_client >= count, timeout=60)
-        self._proxy.stall()
+        with suppress(TimeoutError):
+            self._proxy.wait_until(lambda proxy: proxy.to_client >= count, timeout=PATIENCE_S)
+            self._proxy.stall()
+            self._is_stalled = True
 
     def until_stalled(self) -> None:
         assert self._watching is not None
-        self._watching.join(90)
-        assert not self._watching.is_alive(), f"it never got so far: {self._proxy}"
+        self._watching.join()
+        assert self._is_stalled, f"it never got so far: {self._proxy}"
 
     def resume(self) -> None:
         self._proxy.throttle(None)

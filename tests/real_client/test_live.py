@@ -96,20 +96,18 @@ async def test_what_happened_while_a_phone_was_away_is_there_when_it_is_back(
     clinic.assert_holds_record(phone, ann)
 
 
-async def test_who_signs_in_after_another_on_the_same_phone_sees_only_their_own(
-    clinic: ServedClinic, transport: str
-) -> None:
+async def test_who_signs_in_after_another_on_the_same_phone_sees_only_their_own(clinic: ServedClinic) -> None:
     await clinic.build(patients=2)
     ann, ben = clinic.people()
     clinic.measure("measured", times=2)
     clinic.start()
     phone = clinic.phone(ann, "shared")
-    phone.connect(transport)
+    phone.connect("http")
     phone.until_synced()
     clinic.assert_holds_record(phone, ann)
     phone.clear()
     assert not any(phone.held().values())
     phone.credentials = lambda: {"endpoint": clinic.endpoint, "token": clinic.token(ben)}
-    phone.connect(transport)
+    phone.connect("http")
     phone.until_synced()
     clinic.assert_holds_record(phone, ben)

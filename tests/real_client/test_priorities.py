@@ -39,11 +39,7 @@ async def _half_loaded(
     """A phone that has come as far as a part of the rest."""
     await clinic.build(patients=1)
     (ann,) = clinic.people()
-    clinic.database.execute(
-        "INSERT INTO vital_signs (patient_id, notes)"
-        " SELECT %s, repeat('at rest ', 60) FROM generate_series(1, %s)",
-        [ann, _ROWS],
-    )
+    clinic.measure_much(_ROWS)
     clinic.database.execute(_PRESCRIBE, [ann])
     clinic.start()
     slow = line(clinic)
@@ -73,7 +69,7 @@ async def test_an_urgent_bucket_is_shown_while_the_rest_still_comes(
 
 
 async def test_only_priority_zero_is_shown_over_writes_that_wait(
-    make_clinic: Callable[..., ServedClinic], line: Callable[[ServedClinic], SlowLine], transport: str
+    make_clinic: Callable[..., ServedClinic], line: Callable[[ServedClinic], SlowLine]
 ) -> None:
     clinic = make_clinic(rules=_rules(0))
     await clinic.build(patients=1)
@@ -82,7 +78,7 @@ async def test_only_priority_zero_is_shown_over_writes_that_wait(
     clinic.start()
     phone = clinic.phone(ann)
     phone.upload = _refuse
-    phone.connect(transport)
+    phone.connect("http")
     phone.until_synced()
     phone.execute("UPDATE vital_signs SET notes = 'changed here'")
     both = f"WITH other AS ({_PRESCRIBE}) UPDATE vital_signs SET notes = 'changed there'"

@@ -11,14 +11,15 @@ from tests.real_client.slow import SlowLine
 
 pytestmark = pytest.mark.real_client
 
-_ROWS = 6_000
+_ROWS = 8_000
 
 
 async def test_serving_killed_in_the_middle_of_a_download(
     clinic: ServedClinic, line: Callable[[ServedClinic], SlowLine], transport: str
 ) -> None:
     await clinic.build(patients=1)
-    ann = _much(clinic)
+    (ann,) = clinic.people()
+    clinic.measure_much(_ROWS)
     _, serving = clinic.start()
     slow = line(clinic)
     phone = clinic.phone(ann)
@@ -35,14 +36,14 @@ async def test_serving_killed_in_the_middle_of_a_download(
     phone.until_status(hasSynced=True, connected=True)
 
 
-async def test_everything_killed_while_phones_are_connected(clinic: ServedClinic, transport: str) -> None:
+async def test_everything_killed_while_phones_are_connected(clinic: ServedClinic) -> None:
     await clinic.build(patients=2)
     ann, ben = clinic.people()
     clinic.measure("before")
     replicating, serving = clinic.start()
     hers, his = clinic.phone(ann), clinic.phone(ben)
     for phone in (hers, his):
-        phone.connect(transport)
+        phone.connect("http")
         phone.until_synced()
     hers.execute(
         "INSERT INTO vital_signs (id, patient_id, notes) VALUES (uuid(), ?, 'written on the phone')", ann
@@ -61,16 +62,14 @@ async def test_everything_killed_while_phones_are_connected(clinic: ServedClinic
     clinic.become_equal_on(hers)
 
 
-async def test_replicating_killed_while_a_phone_waits_for_its_own_write(
-    clinic: ServedClinic, transport: str
-) -> None:
+async def test_replicating_killed_while_a_phone_waits_for_its_own_write(clinic: ServedClinic) -> None:
     """Serving goes on; the write is seen to be in a checkpoint only after replicating does, too."""
     await clinic.build(patients=1)
     (ann,) = clinic.people()
     clinic.measure("before")
     replicating, _ = clinic.start()
     phone = clinic.phone(ann)
-    phone.connect(transport)
+    phone.connect("http")
     phone.until_synced()
     replicating.kill()
     phone.execute("UPDATE vital_signs SET notes = 'written on the phone'")
@@ -80,14 +79,3 @@ async def test_replicating_killed_while_a_phone_waits_for_its_own_write(
     clinic.replicate()
     phone.until("SELECT notes FROM vital_signs ORDER BY notes", [["meanwhile"], ["written on the phone"]])
     clinic.become_equal_on(phone)
-
-
-def _much(clinic: ServedClinic) -> str:
-    """Some megabytes of the only patient's measurements."""
-    (ann,) = clinic.people()
-    clinic.database.execute(
-        "INSERT INTO vital_signs (patient_id, heart_rate_bpm, notes)"
-        " SELECT %s, n, repeat('at rest ', 60) FROM generate_series(1, %s) n",
-        [ann, _ROWS],
-    )
-    return ann

@@ -77,13 +77,13 @@ async def test_what_is_left_goes_and_what_may_linger_stays(clinic: ServedClinic,
     phone.until(_LABS, [["Na", "p0"]])
 
 
-async def test_subscriptions_made_offline_hold_after_connecting(clinic: ServedClinic, transport: str) -> None:
+async def test_subscriptions_made_offline_hold_after_connecting(clinic: ServedClinic) -> None:
     _, ben = clinic.people()
     phone = clinic.phone(ben, tables=_TABLES)
     phone.subscribe("labs", {"test": "K"})
     phone.subscribe("labs")
     phone.subscribe("no such stream")
-    phone.connect(transport)
+    phone.connect("http")
     phone.until_synced()
     phone.until(_LABS, [["K", "p1"]])
     active = {one["name"]: one["active"] for one in phone.status()["streams"]}
