@@ -144,7 +144,8 @@ class _Connection:
             user = await self._endpoint.keyring.user(introduction.authorization, self._endpoint.clock())
         except AuthError as error:
             raise Fault(ErrorCode.REJECTED_SETUP, error.code, error.what, error.hint) from None
-        return introduction, user
+        # A connection lives for hours, and a token may be larger than all else that stays of it.
+        return introduction._replace(authorization=None), user
 
     async def _serve(self, introduction: Introduction, user: User) -> None:
         """Take frames for as long as the client shows that it lives."""
