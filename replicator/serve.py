@@ -83,7 +83,7 @@ class Server:
         self._viewers.add(viewer)
         self.feed.join(viewer)
         try:
-            moment = await self.feed.first(request.furthest)
+            moment = await self.feed.catch_up(viewer, await self.feed.first(request.furthest))
             most = self.config.sync.max_buckets
             wanting = Wanting(self.feed, viewer, self.rules, user, request, most)
             await drive(

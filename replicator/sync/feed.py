@@ -125,6 +125,15 @@ class Feed:
                     await self._moved.wait()
         return self.moment
 
+    async def catch_up(self, viewer: Viewer, moment: Moment) -> Moment:
+        """Know what the client has written before it came; the newest moment there is by then."""
+        async with self._connect() as storage:
+            written = await newest(storage, {viewer.client}, moment.checkpoint.lsn)
+        assert self.moment is not None, "there is one already"
+        # What has been told meanwhile is newer, and so is the moment that it belongs to.
+        viewer.written = viewer.written or written.get(viewer.client)
+        return self.moment
+
     # -- what they want to know --------------------------------------------------------------------
 
     async def totals(self, buckets: Collection[str], upto: OpId) -> dict[str, Total]:
