@@ -162,6 +162,9 @@ def snapshot(
 @click.option("--user", metavar="SUB", help="Be a client of this user, of a running server.")
 @click.option("--server", metavar="URL", help="That server; else sync.token.url, or sync.listen.")
 @click.option("--token", help="A token, instead of one signed here; - to read it from standard input.")
+@click.option(
+    "--client", metavar="ID", help="Which of the user's clients, for write checkpoints; else a new one."
+)
 @click.option("--rows", "with_rows", is_flag=True, help="Of a user: show each op, with what the row says.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per op, or per event of a user.")
 def tail(
@@ -172,6 +175,7 @@ def tail(
     user: str | None,
     server: str | None,
     token: str | None,
+    client: str | None,
     with_rows: bool,
     as_json: bool,
 ) -> None:
@@ -190,7 +194,7 @@ def tail(
     if (user, server, token) != (None, None, None):
         if bucket is not None or from_start:
             raise click.UsageError("--bucket and --from-start are about storage, not about a user")
-        _tail_user(config, user, server, token, limit, with_rows, as_json)
+        _tail_user(config, user, server, token, client, limit, with_rows, as_json)
         return
     from replicator.observe.tail import tail as follow
 
@@ -203,6 +207,7 @@ def _tail_user(
     user: str | None,
     server: str | None,
     token: str | None,
+    client: str | None,
     limit: int | None,
     with_rows: bool,
     as_json: bool,
@@ -217,7 +222,7 @@ def _tail_user(
     way = door(settings, os.environ, user, server, token)
     is_drawn = sys.stdout.isatty() and not as_json and not with_rows
     shown: Shown = Table() if is_drawn else Lines(click.echo, as_json=as_json, with_rows=with_rows)
-    _until_interrupted(tail_user(way, shown, limit))
+    _until_interrupted(tail_user(way, shown, limit, client))
 
 
 @verb("replicator demo --seconds 60")

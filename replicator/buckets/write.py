@@ -31,6 +31,7 @@ from replicator.buckets.lookups import Lookups
 from replicator.buckets.model import Checkpoint, OpId, Position
 from replicator.buckets.numbers import Numbers
 from replicator.buckets.read import position
+from replicator.buckets.told_writes import ToldWrites
 from replicator.database import Connection, rows
 from replicator.errors import StandingBy, StorageUnready, Unavailable
 from replicator.marks import mark
@@ -126,6 +127,7 @@ class Batch:
         self._ops_held = self._characters_held = 0
         self._entries = Entries()
         self._changed = Changed()
+        self._writes = ToldWrites()
         self._is_begun = False
         #: The time at which its rows are where they are: never earlier than that of the batch before.
         self.now = writer.clock
@@ -158,6 +160,10 @@ class Batch:
             self._writer.clock = self.now
             await lookups.advance(self, then)
         await self.add(await lookups.route(changes, self))
+        self._writes.add(lookups.written(changes, self.now))
+        if self._writes.is_full:
+            await self.rest()
+            await self._writes.send(self._writer.connection)
         most = _HELD if self._writer.is_committing else _SENT
         if self._ops_held >= most or self._characters_held >= _CHARACTERS_HELD:
             await self._send()
@@ -200,6 +206,7 @@ class Batch:
         await self._entries.send(connection)
         for store in self.before_commit:
             await store()
+        await self._writes.send(connection, after.lsn)
         if self._changed.due:
             await connection.execute(_q.sum_up, {"buckets": numbers(self._changed.due)})
         position = {"op_id": after.op_id, "lsn": str(after.lsn), "clock": self.now}

@@ -98,12 +98,14 @@ def _url(config: Config | None) -> str:
     return f"http://[{host}]:{config.sync.port}" if ":" in host else f"http://{host}:{config.sync.port}"
 
 
-async def tail_user(door: Door, shown: Shown, limit: int | None, retry_s: float = RETRY_S) -> None:
+async def tail_user(
+    door: Door, shown: Shown, limit: int | None, client_id: str | None = None, retry_s: float = RETRY_S
+) -> None:
     """Show what is sent, until so many checkpoints have been complete or for ever.
 
     Raises Mismatch where a sum does not hold.
     """
-    mirror, client_id, left = Mirror(), str(uuid.uuid4()), limit
+    mirror, client_id, left = Mirror(), client_id or str(uuid.uuid4()), limit
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=_SILENCE_S)
     with shown:
         async with aiohttp.ClientSession(timeout=timeout) as session:
