@@ -277,6 +277,9 @@ def _uvicorn_config(app: ASGIApp) -> uvicorn.Config:
         loop="none",
         http="httptools",
         ws="wsproto",
+        # RSocket has signs of life of its own; and each connection would keep a compressor of 100 KB.
+        ws_ping_interval=None,
+        ws_per_message_deflate=False,
         lifespan="off",
         log_config=None,
         access_log=False,

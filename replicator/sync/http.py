@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, TypeAlias
 
@@ -38,6 +39,8 @@ CORS = ((b"access-control-allow-origin", b"*"), (b"access-control-expose-headers
 BODY_MOST = 8 << 20
 #: And it comes within so long.
 _BODY_S = 30.0
+#: What a client is given to take the last word.
+_LAST_WORD_S = 5.0
 
 
 class Refused(ReplicatorError):
@@ -98,14 +101,33 @@ class StreamEndpoint:
         del headers  # with the token in them they are larger than most of what stays
         scope["headers"] = ()
         try:
-            await self._converse(user, request, out)
-            await out.end()
+            # A client that does not read keeps us waiting, but not beyond its token.
+            async with asyncio.timeout(max(user.expires_at - self._clock(), 0) + _LAST_WORD_S):
+                await self._converse(user, request, out)
+                await out.end()
         except Refused as error:
             if out.is_begun:
                 raise
             await answer(send, error)
+        except TimeoutError:
+            mark("stream cut", why="its token has ended, and the client does not read")
+            raise
+        except ReplicatorError as error:
+            # What is on its way cannot be taken back: the connection breaks, and the client comes again.
+            mark("stream broken", level=logging.WARNING, why=error.what, hint=error.hint)
+            raise
+        except Exception as error:
+            mark("stream failed", level=logging.ERROR, why=place_of(error))
+            raise
         finally:
             gone.cancel()
+
+
+def place_of(error: BaseException) -> str:
+    """What a fault of ours is and where, without what it says: that might be a row's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    at = f" in {frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else ""
+    return type(error).__name__ + at
 
 
 class _Out:
