@@ -147,6 +147,7 @@ async def _open(stack: AsyncExitStack, config: Config, rules: Rules) -> Ready:
     await require_ready(clinic, source.publication, rules.tables())
     numbers = Numbers(await opened(connected(config.storage_dsn, "numbers", schema=schema)))
     writer = await open_or_begin(store, clinic, config, numbers)
+    writer.row_most = config.replicate.row_bytes
     wanted = Wanted(
         config.source_dsn, source.slot, source.publication, rules.tables(), partial(digest_of, rules)
     )

@@ -17,6 +17,7 @@ on the same connection, `rest` waits until both hands are free.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
@@ -79,6 +80,9 @@ class Writer:
         self.inflow = Inflow(connection)
         #: None while nothing is routed: as in a writer that only stores what it is given.
         self.lookups: Lookups | None = None
+        #: A row that is longer than this when printed is left out; and how many have been.
+        self.row_most = 15_000_000
+        self.left_out = 0
         #: The time that the last batch had, in seconds since 1970.
         self.clock = clock
         self._committing: asyncio.Task[None] | None = None
@@ -86,6 +90,22 @@ class Writer:
     def batch(self) -> Batch:
         """The next storage transaction; nothing is sent before something is appended."""
         return Batch(self, self.checkpoint)
+
+    def checked(self, intent: Put | Remove) -> Put | Remove:
+        """The same; or, of a row too large for any client, that it is not there, nor as it was before."""
+        if isinstance(intent, Remove) or len(intent.data) <= self.row_most:
+            return intent
+        self.left_out += 1
+        if self.left_out <= 10 or self.left_out % 1000 == 0:
+            mark(
+                "row too large",
+                level=logging.WARNING,
+                row=f"{intent.object_type}/{intent.object_id}",
+                bytes=len(intent.data),
+                most=self.row_most,
+                times=self.left_out,
+            )
+        return Remove(intent.bucket, intent.object_type, intent.object_id, intent.subkey)
 
     @property
     def is_committing(self) -> bool:
@@ -237,11 +257,13 @@ class Batch:
     def _add(self, intents: Sequence[Put | Remove]) -> None:
         if not self._held:
             self._held_after = self._op_id
+        # About what they come to: the last thing that a Put says is its row.
+        size = sum([len(intent[-1]) for intent in intents]) + _OVERHEAD * len(intents)
+        if size > self._writer.row_most:
+            intents = list(map(self._writer.checked, intents))
         self._held += intents
         self._op_id += len(intents)
         self.rows += len(intents)
-        # About what they come to: the last thing that a Put says is its row.
-        size = sum([len(intent[-1]) for intent in intents]) + _OVERHEAD * len(intents)
         self.bytes += size
         self._ops_held += len(intents)
         self._characters_held += size

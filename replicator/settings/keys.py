@@ -87,6 +87,7 @@ class ReplicateKeys(Section):
     batch_bytes: Annotated[int, BeforeValidator(values.number_up_to(1 << 30))] = 8 << 20
     # Far below wal_sender_timeout: the source wants to hear from us in between.
     batch_ms: Annotated[int, BeforeValidator(values.number_up_to(10_000))] = 50
+    row_bytes: Annotated[int, BeforeValidator(values.number_up_to(1 << 28))] = 15_000_000
 
 
 class CompactKeys(Section):

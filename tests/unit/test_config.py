@@ -139,6 +139,7 @@ def test_every_key_has_an_effect(written: Load, tmp_path: Path) -> None:
         "batch_rows": 1,
         "batch_bytes": 1073741824,
         "batch_ms": 10000,
+        "row_bytes": 15_000_000,
     }
     assert config.rules_path == Path("/etc/rules.yaml")
     assert (config.sync.host, config.sync.port) == ("::1", 0)
@@ -588,7 +589,7 @@ def test_effective_configuration_has_the_files_keys(written: Load, tmp_path: Pat
             "on_slot_loss": "stop",
         },
         "storage": {"dsn": "***", "dsn_file": None, "schema": "replicator"},
-        "replicate": {"batch_rows": 5000, "batch_bytes": 8388608, "batch_ms": 50},
+        "replicate": {"batch_rows": 5000, "batch_bytes": 8388608, "batch_ms": 50, "row_bytes": 15_000_000},
         "compact": {"every": 600},
         "rules": str(tmp_path / "rules.yaml"),
         "sync": {
