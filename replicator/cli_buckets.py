@@ -6,8 +6,9 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -49,6 +50,88 @@ def compact(config: Path | None, bucket: str | None, everything: bool, as_json: 
         )
     else:
         click.echo(_said(report))
+
+
+@verb("replicator verify --sample 50", json=True)
+@click.option("--user", metavar="SUB", help="The buckets that this user gets.")
+@click.option(
+    "--jwt", "token", type=click.File(), help="A token, or its claims as JSON; - is standard input."
+)
+@click.option("--parameters", metavar="JSON", help="What the app sends along as client parameters.")
+@click.option("--sample", metavar="N", type=click.IntRange(min=1), help="So many buckets, by chance.")
+@click.option("--all", "everything", is_flag=True, help="Every row, every bucket, and every lookup.")
+def verify(
+    config: Path | None,
+    user: str | None,
+    token: TextIO | None,
+    parameters: str | None,
+    sample: int | None,
+    everything: bool,
+    as_json: bool,
+) -> None:
+    """Compare buckets with the source they are made from, while everything goes on.
+
+    Without options, 20 buckets chosen by chance. Only --all finds a bucket that should be there and is not.
+    What only changes while it is looked at is no difference, and is not told. Reads the source in short
+    transactions of some thousand rows, and rests between them.
+
+    \b
+    Tells which rows differ, and in which columns; never what they say.
+    Exit code 1 if anything differs.
+    """
+    from replicator.observe import verify_found
+    from replicator.observe.rules.asked import user_of
+    from replicator.observe.verify import verify as run
+    from replicator.rules.parse import load_rules
+
+    is_somebody = user is not None or token is not None
+    if is_somebody + (sample is not None) + everything > 1:
+        raise click.UsageError("say one of --user or --jwt, --sample, and --all")
+    settings = load(config, os.environ)
+    claims = token.read() if token is not None else None
+    who = user_of(user, claims, parameters, ()) if is_somebody else None
+    count = None if is_somebody or everything else sample or 20
+    found = asyncio.run(run(settings, load_rules(settings.rules_path), user=who, sample=count))
+    if as_json:
+        facts(**verify_found.facts_of(found))
+    else:
+        click.echo(verify_found.text_of(found))
+    sys.exit(found.exit_code)
+
+
+@verb("replicator audit vital_signs 8c0a5b1e-3d43-4d2c-9a52-0f4c3f0e7f11", json=True)
+@click.argument("table")
+@click.argument("row_id", metavar="ID")
+@click.option("--at", metavar="TIME", help="Only at this time, such as 2026-03-01T12:00:00Z.")
+@click.option("--everywhere", is_flag=True, help="Read all ops, however many there are.")
+def audit(
+    config: Path | None, table: str, row_id: str, at: str | None, everywhere: bool, as_json: bool
+) -> None:
+    """Tell who could see a row, and when: the buckets that held it, and the users behind them.
+
+    ID is the id that clients know the row by. Goes back as far as history has not been compacted, and says
+    where that ends. Times are those of checkpoints, to the minute. The users are those whom the rules of
+    today lead to a bucket.
+    """
+    from replicator.observe import audit as audited
+    from replicator.rules.parse import load_rules
+
+    settings = load(config, os.environ)
+    rules = load_rules(settings.rules_path)
+    when = None if at is None else _time(at)
+    found = asyncio.run(audited.audit(settings, rules, table, row_id, at=when, everywhere=everywhere))
+    if as_json:
+        facts(**audited.facts_of(found))
+    else:
+        click.echo(audited.text_of(found))
+
+
+def _time(text: str) -> datetime:
+    """A time as one writes it; without a zone, of this machine's."""
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        raise click.BadParameter("such as 2026-03-01T12:00:00Z", param_hint="--at") from None
 
 
 def _said(report: Report) -> str:

@@ -89,6 +89,7 @@ def test_every_named_statement_fits_the_schema(clinic: Connection) -> None:
                     for name in ("append_ops", "sweep_table", "read_plain", "read_bucket", "overtaken")
                 ),
                 *(("status", name) for name in ("rows_held", "held")),
+                *{("verify", "newest_ops"), ("audit", "ops_of")},
                 *(("compact", name) for name in ("note_overtaking", "read_large", "read_small", "place_ops")),
             },
         ),
