@@ -11,10 +11,11 @@ import pytest
 
 from replicator import serve
 from tests.fixtures.children import StartChild
-from tests.fixtures.node import Project, node_project
+from tests.fixtures.node import NODE, Project, node_project
 from tests.fixtures.postgres import Database
+from tests.real_client.channels import NodeProcess
 from tests.real_client.clinic import ServedClinic
-from tests.real_client.phones import Phones
+from tests.real_client.phones import Phones, watched
 from tests.real_client.slow import SlowLine
 
 __all__ = ["node_project"]
@@ -27,14 +28,10 @@ TRANSPORTS = ("http", "ndjson", "websocket")
 def phones(node_project: Callable[[Path], Project], tmp_path: Path) -> Iterator[Phones]:
     """Phones, none of which may have seen a wrong checksum when the test is done."""
     project = node_project(HERE)
-    folder = project.lay_out(HERE, tmp_path / "phones")
-    phones = Phones(project.node, folder / "phone.mjs", folder)
-    try:
-        yield phones
-        for phone in phones.all:
-            assert len(phone.checksum_failures) == phone.expected_checksum_failures, phone.checksum_failures
-    finally:
-        phones.close()
+    if project.node is None:
+        pytest.skip(f"this machine has no Node {NODE} or newer, and no package brings one for it")
+    folder = project.lay_out(tmp_path / "phones", HERE)
+    yield from watched(Phones(NodeProcess(project.node, folder / "phone.mjs"), folder))
 
 
 @pytest.fixture(params=TRANSPORTS)

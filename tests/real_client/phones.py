@@ -1,4 +1,4 @@
-"""A Node that holds databases of the published SDK → phones, which do and tell what tests want.
+"""A channel to databases of the published SDK → phones, which do and tell what tests want.
 
     phone = phones.open("ann", tables, credentials=…, upload=…)
     phone.connect("http")
@@ -11,14 +11,14 @@ go, is asked of the test, in another thread.
 from __future__ import annotations
 
 import json
-import subprocess
-import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
+
+from tests.real_client.channels import Channel
 
 #: Long enough for whatever waits; no test's verdict rests on it.
 PATIENCE_S = 60.0
@@ -32,22 +32,17 @@ Upload = Callable[[Sequence[Mapping[str, Any]]], None]
 
 
 class Phones:
-    """One process of Node."""
+    """What is at the other end of one channel."""
 
-    def __init__(self, node: Path, script: Path, folder: Path) -> None:
+    def __init__(self, channel: Channel, folder: Path | None = None) -> None:
+        self._channel = channel
+        #: Where databases are files.
         self._folder = folder
         self._phones: dict[str, Phone] = {}
         self._waiting: dict[int, SimpleQueue[dict[str, Any]]] = {}
         self._lock = threading.Lock()
         self._sent = 0
-        self._stderr = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(
-            [node, "--no-warnings", script],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            text=True,
-        )
+        self._ended = ""
         self._app = ThreadPoolExecutor(4)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -62,22 +57,15 @@ class Phones:
     ) -> Phone:
         """A phone with the database of that name, as it was left if it was open before."""
         phone = self._phones[name] = Phone(self, name, tables, credentials, upload)
-        phone.do("open", file=str(self._folder / f"{name}.db"), tables=tables)
+        file = f"{name}.db" if self._folder is None else str(self._folder / f"{name}.db")
+        phone.do("open", file=file, tables=tables)
         return phone
 
     def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._reader.join(10)
+        self._channel.end()
+        self._reader.join()
         self._app.shutdown()
-        self._stderr.close()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        self._channel.close()
 
     @property
     def all(self) -> list[Phone]:
@@ -89,6 +77,8 @@ class Phones:
         with self._lock:
             self._sent += 1
             self._waiting[number := self._sent] = answer
+        if self._ended:
+            self._tell_all(self._ended)
         self._send({"id": number, "do": command, **fields})
         said = answer.get(timeout=_ANSWER_S)
         if "fails" in said:
@@ -96,28 +86,27 @@ class Phones:
         return said["gives"]
 
     def _send(self, line: Mapping[str, Any]) -> None:
-        assert self._process.stdin is not None
         with self._lock:
-            try:
-                self._process.stdin.write(json.dumps(line) + "\n")
-                self._process.stdin.flush()
-            except (BrokenPipeError, ValueError):
-                pass  # it has ended; the reader tells who waits
+            self._channel.send(json.dumps(line))
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
-        for text in self._process.stdout:
+        for text in self._channel.lines():
             line = json.loads(text)
             if "ask" in line:
                 self._app.submit(self._answer, line)
             elif "event" in line:
                 self._phones[line["phone"]].hear(line)
-            else:
+            elif "id" in line:
                 self._waiting.pop(line["id"]).put(line)
-        self._stderr.seek(0)
-        said = self._stderr.read().decode(errors="replace")
-        for answer in self._waiting.values():
-            answer.put({"fails": f"Node ended; it said:\n{said}"})
+            else:
+                self._tell_all(f"the page failed: {line}")
+        self._ended = "the other side has ended"
+        self._tell_all(self._ended)
+
+    def _tell_all(self, what: str) -> None:
+        """Let nobody wait for an answer that will not come."""
+        for answer in list(self._waiting.values()):
+            answer.put({"fails": f"{what}; it said:\n{self._channel.last_words()}"})
 
     def _answer(self, line: Mapping[str, Any]) -> None:
         try:
@@ -204,10 +193,8 @@ class Phone:
 
     # -- streams -----------------------------------------------------------------------------------
 
-    def subscribe(
-        self, stream: str, params: Any = None, *, priority: int | None = None, ttl: int | None = None
-    ) -> None:
-        self.do("subscribe", stream=stream, params=params, priority=priority, ttl=ttl)
+    def subscribe(self, stream: str, params: Any = None, *, priority: int | None = None) -> None:
+        self.do("subscribe", stream=stream, params=params, priority=priority)
 
     def unsubscribe(self, stream: str, params: Any = None) -> None:
         self.do("unsubscribe", stream=stream, params=params)
@@ -234,3 +221,13 @@ class Phone:
         held = {table: {row[0]: tuple(row[1:]) for row in rows} for table, rows in found.items()}
         assert all(len(held[table]) == len(rows) for table, rows in found.items()), "an id twice"
         return held
+
+
+def watched(phones: Phones) -> Iterator[Phones]:
+    """Phones that are put away after a test, none of which may have seen a wrong checksum."""
+    try:
+        yield phones
+        for phone in phones.all:
+            assert len(phone.checksum_failures) == phone.expected_checksum_failures, phone.checksum_failures
+    finally:
+        phones.close()
