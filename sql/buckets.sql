@@ -102,7 +102,8 @@ WHERE since.op_id IS NOT NULL
 
 -- name: advance
 -- Forward only, and only by the writer whose fence stands. Readers follow unless a table is being copied, and
--- are told what has changed. Postgres folds the notices of one transaction.
+-- are told what has changed, with the time at which they can see it: a transaction may have begun long before.
+-- Postgres folds the notices of one transaction.
 WITH stored AS (
     SELECT %(op_id)s::bigint AS op_id, %(lsn)s::pg_lsn AS lsn, NOT EXISTS (
         SELECT FROM tables WHERE tables.slot = %(slot)s::text AND state <> 'copied') AS is_whole),
@@ -117,7 +118,8 @@ advanced AS (
     RETURNING stored.op_id),
 told AS (
     INSERT INTO changes (op_id, buckets, lookups, recorded_at)
-    SELECT op_id, %(buckets)s::integer[], %(lookups)b::text[], now() FROM advanced WHERE %(is_change)s::boolean)
+    SELECT op_id, %(buckets)s::integer[], %(lookups)b::text[], clock_timestamp()
+    FROM advanced WHERE %(is_change)s::boolean)
 SELECT pg_catalog.pg_notify('replicator_checkpoint', '') FROM advanced
 
 -- name: listen
