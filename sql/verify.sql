@@ -18,14 +18,15 @@ ORDER BY random() LIMIT %(count)s::integer
 SELECT name FROM buckets WHERE name > %(after)s::text ORDER BY name LIMIT %(limit)s::integer
 
 -- name: wrong_sums
--- Sums of a bucket that are not what its ops come to, each counted on from the one before; and the last op there is.
+-- Sums of a bucket that are not what its ops come to, each counted on from the one before; and in what.
 SELECT t.op_id,
        mod(coalesce(t.checksum_before, 0) + coalesce(since.checksum, 0), 4294967296) IS DISTINCT FROM t.checksum,
        coalesce(t.count_before, CASE WHEN t.op_id >= c.op_id THEN c.removed ELSE 0 END) + since.count <> t.count
 FROM buckets AS b
 LEFT JOIN compacted AS c ON c.bucket = b.id
-JOIN (SELECT *, lag(op_id) OVER w AS before, lag(checksum) OVER w AS checksum_before, lag(count) OVER w AS count_before
-      FROM totals WINDOW w AS (PARTITION BY bucket ORDER BY op_id)) AS t ON t.bucket = b.id
+CROSS JOIN LATERAL (
+    SELECT *, lag(op_id) OVER w AS before, lag(checksum) OVER w AS checksum_before, lag(count) OVER w AS count_before
+    FROM totals WHERE totals.bucket = b.id WINDOW w AS (ORDER BY op_id)) AS t
 CROSS JOIN LATERAL (
     SELECT sum(o.checksum::bigint & 4294967295) AS checksum, count(*) AS count FROM ops AS o
     WHERE o.bucket = b.id AND o.op_id > coalesce(t.before, 0) AND o.op_id <= t.op_id) AS since

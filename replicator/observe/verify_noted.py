@@ -50,13 +50,14 @@ class Noted:
     def __init__(self) -> None:
         self._file = sqlite3.connect("", isolation_level=None)
         self._file.executescript(_TABLES)
+        # One transaction that is never completed: nothing has to outlive this.
+        self._file.execute("BEGIN")
 
     def close(self) -> None:
         self._file.close()
 
     def expect(self, puts: Iterable[Put], entries: Iterable[tuple[str, str, str, str]]) -> None:
         """These rows and entries must be there."""
-        self._file.execute("BEGIN")
         self._file.executemany(
             "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?)",
             ((*put[:4], digest(put.data)) for put in puts),
@@ -65,7 +66,6 @@ class Noted:
             "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)",
             ((lookup, key, subkey, digest(value)) for lookup, key, value, subkey in entries),
         )
-        self._file.execute("COMMIT")
 
     def find(self, place: Place, data: str) -> bool:
         """A row is there: whether it is one that is expected, and as it is expected."""
@@ -83,7 +83,8 @@ class Noted:
 
     def forget(self) -> None:
         """Nothing is expected any more."""
-        self._file.executescript("DELETE FROM rows; DELETE FROM entries;")
+        self._file.execute("DELETE FROM rows")
+        self._file.execute("DELETE FROM entries")
 
     def missing_entries(self) -> Iterator[EntryPlace]:
         for row in self._file.execute("SELECT lookup, key, subkey, digest FROM entries"):
