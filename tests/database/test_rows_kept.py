@@ -312,3 +312,15 @@ def _any(store: Store, rng: Random, expected: list[Row | None]) -> Change:
         if kind == "move" and absent
         else store.update(key, note, of)
     )
+
+
+async def test_a_row_is_found_whose_key_is_told_though_it_has_not_changed(store: Store) -> None:
+    """Postgres tells a key that lies out of line with each update: the row leaves the place it comes to."""
+    await store.complete(store.insert("1", "a"))
+    await store.commit()
+    await store.writer.settle()
+    await store.open()  # nothing is at hand
+    whole = await store.complete(store.move("1", "1", "b"))
+    assert told(whole) == [(Kind.UPDATE, ("1", "a", "wide"), ("1", "b", "wide"))]
+    await store.commit()
+    assert await store.stored() == store.rows
