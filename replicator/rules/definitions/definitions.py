@@ -12,11 +12,13 @@ from replicator.rules.definitions.parameter_queries import (
     DEFAULT_PRIORITY,
     PRIORITIES,
     Selected,
+    check_bond,
     everybody,
     read_parameter_query,
 )
 from replicator.rules.definitions.placements import Placements
 from replicator.rules.model import DataQuery, Definition, ParameterQuery, Variant
+from replicator.rules.sql.statement import Statement
 from replicator.text.nodes import Document, is_null, nearest
 from replicator.text.words import boolean, whole
 
@@ -32,6 +34,8 @@ class Parameters(NamedTuple):
     types: list[frozenset[str | None]]
     #: Of each name: whether its values are the text `null` where JSON has null.
     may_read_null: list[bool]
+    #: Which queries must be seen to depend on the token, by where they stand.
+    unaccepted: list[tuple[Statement, tuple[ParameterQuery, ...]]]
 
 
 def read_definition(document: Document, name: str, node: Node, context: Context) -> Definition | None:
@@ -46,6 +50,10 @@ def read_definition(document: Document, name: str, node: Node, context: Context)
     parameters = _parameters(context, name, parts.get("parameters"), priority, is_accepted)
     data = _data(context, name, node, parts.get("data"), parameters)
     if parameters is None or data is None or len(document.problems) > before:
+        return None
+    for statement, queries in parameters.unaccepted:
+        check_bond(statement, queries, data[0])
+    if len(document.problems) > before:
         return None
     variant = Variant(name, parameters.names, parameters.queries, data[0], data[1])
     return Definition(name, (variant,), priority=DEFAULT_PRIORITY if priority is None else priority)
@@ -88,7 +96,7 @@ def _parameters(
     context: Context, name: str, node: Node | None, priority: int | None, is_accepted: bool
 ) -> Parameters | None:
     if node is None or is_null(node):
-        return Parameters((), (everybody(DEFAULT_PRIORITY if priority is None else priority),), [], [])
+        return Parameters((), (everybody(DEFAULT_PRIORITY if priority is None else priority),), [], [], [])
     items = {f"{name}.parameters": node}
     if isinstance(node, SequenceNode):
         items = {f"{name}.parameters[{i}]": item for i, item in enumerate(node.value)}
@@ -111,6 +119,7 @@ def _together(context: Context, selected: dict[str, Selected], items: dict[str, 
     queries: list[ParameterQuery] = []
     types: list[set[str | None]] = [set() for _ in first.names]
     may_read_null = [False for _ in first.names]
+    unaccepted: list[tuple[Statement, tuple[ParameterQuery, ...]]] = []
     for key, each in selected.items():
         if set(each.names) != set(first.names):
             what = f"every parameter query selects the same names; the first selects {_listed(first.names)}"
@@ -120,11 +129,15 @@ def _together(context: Context, selected: dict[str, Selected], items: dict[str, 
         for place, at in enumerate(order):
             types[place].add(each.types[at])
             may_read_null[place] |= each.may_read_null[at]
-        queries += [
+        ordered = tuple(
             ParameterQuery(query.steps, tuple(query.values[at] for at in order), query.priority, query.text)
             for query in each.queries
-        ]
-    return Parameters(first.names, tuple(queries), [frozenset(kinds) for kinds in types], may_read_null)
+        )
+        queries += ordered
+        if each.unaccepted is not None:
+            unaccepted.append((each.unaccepted, ordered))
+    kinds = [frozenset(known) for known in types]
+    return Parameters(first.names, tuple(queries), kinds, may_read_null, unaccepted)
 
 
 def _listed(names: tuple[str, ...]) -> str:

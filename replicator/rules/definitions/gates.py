@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from replicator.rules.definitions.requests import VERIFIED
@@ -13,7 +14,10 @@ ORDERED = frozenset({"<", "<=", ">", ">=", "between", "like", "ilike"})
 _OF_EVERY_TOKEN = frozenset({"iss", "aud", "exp", "nbf", "iat", "jti", "typ"})
 #: What a sign-in service writes into the token of whoever signs in; and what says nothing.
 _OF_EVERYBODY = frozenset({"authenticated", ""})
+#: What many tokens say alike.
+_ROLES = frozenset({"role", "roles"})
 _PATHS = frozenset({"->", "->>", "json_extract"})
+_STEP = re.compile(r"[.\[]")
 
 
 def within(expr: Expression) -> Iterator[Expression]:
@@ -59,8 +63,23 @@ def is_of_every_token(expr: Expression) -> bool:
     """Whether it is about nothing but what every token says."""
     match expr:
         case Call(name, (Request("jwt"), Literal(str() as path))) if name in _PATHS:
-            return path.removeprefix("$.") in _OF_EVERY_TOKEN
+            return _keys(path)[0] in _OF_EVERY_TOKEN
         case Call(_, args):
             about = [arg for arg in args if not isinstance(arg, Literal)]
             return bool(about) and all(map(is_of_every_token, about))
     return False
+
+
+def is_role(expr: Expression) -> bool:
+    """Whether it is what many tokens say alike: rows that have it are not one user's."""
+    match expr:
+        case Call(name, (inner, Literal(str() as path))) if name in _PATHS:
+            return _is_of_token(inner) and not _ROLES.isdisjoint(_keys(path))
+        case Call(name, (inner, Literal(int()))) if name in _PATHS:
+            return is_role(inner)
+    return False
+
+
+def _keys(path: str) -> list[str]:
+    """What a path leads through; a dot in a name is taken for one."""
+    return _STEP.split(path.removeprefix("$."))

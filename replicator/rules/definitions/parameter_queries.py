@@ -6,6 +6,7 @@ through an array that the request brings.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from yaml import Node
@@ -18,7 +19,7 @@ from replicator.rules.definitions.scopes import EachScope, ParameterScope, Reque
 from replicator.rules.definitions.steps import in_order, numbered
 from replicator.rules.definitions.ways import ParameterScopes, Way, Ways, find
 from replicator.rules.expression import Expression, Found
-from replicator.rules.model import ForEach, ParameterQuery, Step
+from replicator.rules.model import DataQuery, ForEach, ParameterQuery, Step
 from replicator.rules.sql.reader import NotUnderstood, dependencies
 from replicator.rules.sql.sqltext import SqlNode, location_of
 from replicator.rules.sql.statement import (
@@ -44,6 +45,8 @@ class Selected(NamedTuple):
     types: tuple[str | None, ...]
     #: Of each name: whether its values are the text `null` where JSON has null.
     may_read_null: tuple[bool, ...] = ()
+    #: Where it stands, if nobody said that it is meant to be so wide.
+    unaccepted: Statement | None = None
 
 
 class Chosen(NamedTuple):
@@ -73,14 +76,23 @@ def read_parameter_query(
         return None
     if statement.is_broken:
         return None
-    bond = Bond.BOUND if is_accepted else min(map(bond_of, selected.queries), default=Bond.BOUND)
+    if is_accepted:
+        return selected
+    check_bond(statement, selected.queries)
+    return None if statement.is_broken else selected._replace(unaccepted=statement)
+
+
+def check_bond(
+    statement: Statement, queries: Iterable[ParameterQuery], data: Iterable[DataQuery] = ()
+) -> None:
+    """Refuse what a client can widen at will, and tell of what only some can; best once data is known."""
+    data, lookups = tuple(data), statement.context.lookups
+    bond = min((bond_of(query, data, lookups) for query in queries), default=Bond.BOUND)
     if bond in OPEN:
         what = f"{OPEN[bond]}; compare with the token, such as `column = request.user_id()`, or accept it"
         statement.refuse(f"{what} with `{ACCEPT}: true`", 0)
-        return None
     if bond is Bond.GATED:
         statement.warn(GATED, 0)
-    return selected
 
 
 def _read(statement: Statement, priority: int | None) -> Selected:

@@ -178,13 +178,14 @@ class _Stream:
                 what = f"a bucket has at most {self._context.limits.parameters} parameters"
                 raise Refusal(what, Place(statement, 0))
             way = ParameterQuery(steps, values, self.priority)
-            self._check_bond(way, Place(statement, 0), is_accepted or self._is_accepted)
             data = DataQuery(primary.name, output, columns, (term,), text=text)
+            if not (is_accepted or self._is_accepted):
+                self._check_bond(way, data, Place(statement, 0))
             found.append(Reached(steps, values, data, text))
         return found
 
-    def _check_bond(self, way: ParameterQuery, place: Place, is_accepted: bool) -> None:
-        bond = Bond.BOUND if is_accepted else bond_of(way)
+    def _check_bond(self, way: ParameterQuery, data: DataQuery, place: Place) -> None:
+        bond = bond_of(way, [data], self._context.lookups)
         if bond in OPEN:
             what = f"{OPEN[bond]}; compare with the token, such as `column = auth.user_id()`, or accept it"
             raise Refusal(f"{what} with `{ACCEPT}: true`", place)

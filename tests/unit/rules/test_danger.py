@@ -145,6 +145,100 @@ def test_a_token_that_decides_about_rows_protects(sql: str) -> None:
     assert not [why for why in warned(sql, data(sql)) if "lets in" in why]
 
 
+ORG = f"{P} AS org"
+#: What the rows of somebody's organisation are; the token stands against what no row says.
+HELD_OPEN = (
+    (f"SELECT {ROLE} AS r, {ORG}", "bucket.r = 'authenticated'"),
+    (f"SELECT {ROLE} AS r, {ORG}", "'authenticated' = bucket.r"),
+    (f"SELECT {ROLE} AS r, {ORG}", "bucket.r IN ('admin', 'authenticated')"),
+    (f"SELECT {ROLE} AS r, {ORG}", "(bucket.r = 'admin' OR bucket.r = 'authenticated')"),
+    (f"SELECT {ROLE} AS r, {ORG}", """bucket.r IN '["authenticated"]'"""),
+    (f"SELECT {ROLE} AS r, {ORG}", "bucket.r = iif(1 = 1, 'authenticated', 'x')"),
+    (f"SELECT {ROLE} AS r, {ORG}", "bucket.r = iif(a IS NULL, 'authenticated', 'x')"),
+    (f"SELECT {ME} IS NOT NULL AS r, {ORG}", "bucket.r = 1"),
+    (f"SELECT {ROLE} AS r, {ORG}", "id IN (SELECT doc FROM m WHERE bucket.r = 'authenticated')"),
+    (f"SELECT request.jwt() ->> 'aud' AS r, {ORG}", "bucket.r = 'app'"),
+    (f"SELECT request.jwt() ->> 'aud' AS r, {ORG}", "bucket.r = kind"),
+    (f"SELECT request.jwt() -> 'aud' ->> 0 AS r, {ORG}", "bucket.r = kind"),
+    (f"SELECT request.jwt() ->> '$.iss' AS r, {ORG}", "bucket.r IN kinds"),
+    (f"SELECT upper(request.jwt() ->> 'iss') AS r, {ORG}", "1 IN (SELECT a FROM m WHERE b = bucket.r)"),
+    (f"SELECT id AS r, {ORG} FROM m WHERE a = request.jwt() ->> 'iat'", "bucket.r = kind"),
+    (f"SELECT id AS r, {ORG} FROM m WHERE a IN request.jwt() -> 'aud'", "bucket.r = kind"),
+    (f"SELECT value AS r, {ORG} FROM json_each(request.jwt() -> 'aud')", "bucket.r = kind"),
+)
+HELD_GATED = (
+    (f"SELECT {ROLE} AS r, {ORG}", "bucket.r = 'admin'"),
+    (f"SELECT {ROLE} AS r, {ORG}", "bucket.r IN ('admin', 'nurse')"),
+    (f"SELECT {ROLE} AS r, {ORG}", """bucket.r IN '["admin"]'"""),
+    (f"SELECT {ROLE} AS r, {ORG}", "(bucket.r = 'admin' OR bucket.r = 'nurse')"),
+    (f"SELECT {ROLE} AS r, {ORG}", "bucket.r = kind"),
+    (f"SELECT {ROLE} AS r, {ORG}", "bucket.r IN kinds"),
+    (f"SELECT {ME} AS r, {ORG}", """bucket.r IN '["me"]'"""),
+    (f"SELECT {ME} AS r, {ORG}", "bucket.r = 'me'"),
+    (f"SELECT {ME} AS r, {ORG}", "1 IN (SELECT active FROM users WHERE id = bucket.r)"),
+    (f"SELECT {ME} AS r, {ORG}", "(owner = bucket.r OR bucket.r = 'me')"),
+    (f"SELECT {ME} AS r, {ORG}", "id IN (SELECT doc FROM m WHERE bucket.r = 'me')"),
+    (f"SELECT role AS r, {ORG} FROM m WHERE who = {ME}", "bucket.r = 'admin'"),
+    (f"SELECT role AS r, {ORG} FROM m WHERE who = {ME}", "bucket.r = 'authenticated'"),
+    (f"SELECT id AS r, {ORG} FROM m WHERE role = {ROLE}", "bucket.r = kind"),
+    (f"SELECT id AS r, {ORG} FROM m WHERE role IN request.jwt() -> 'roles'", "bucket.r = kind"),
+)
+HELD_BOUND = (
+    (f"SELECT {ME} AS r, {ORG}", "bucket.r = owner"),
+    (f"SELECT {ME} AS r, {ORG}", "bucket.r = upper(owner)"),
+    (f"SELECT {ME} AS r, {ORG}", "bucket.r IN owners"),
+    (f"SELECT {ME} AS r, {ORG}", "bucket.r = owner AND bucket.r = 'me'"),
+    (f"SELECT {ME} AS r, {ORG}", "team IN (SELECT team FROM users WHERE id = bucket.r)"),
+    (f"SELECT {ME} AS r, {ORG}", "(owner = bucket.r OR team IN (SELECT team FROM u WHERE id = bucket.r))"),
+    (f"SELECT {ME} AS r, {ORG}", "bucket.r = iif(owner IS NULL, author, owner)"),
+    (f"SELECT id AS r, {ORG} FROM m WHERE who = {ME}", "bucket.r = team"),
+    (f"SELECT id AS r, {ORG} FROM m WHERE who = {ME} AND role = {ROLE}", "bucket.r = team"),
+)
+
+
+def of_org(where: str) -> str:
+    return f"SELECT * FROM docs WHERE org = bucket.org AND {where}"
+
+
+@pytest.mark.parametrize(("sql", "where"), HELD_OPEN)
+def test_a_token_that_is_held_against_what_no_row_says_does_not_protect(sql: str, where: str) -> None:
+    [problem] = refused(sql, of_org(where))
+    assert "these buckets depend only on what a client sends" in problem
+    accepted = "    accept_potentially_dangerous_queries: true"
+    assert read(sql, of_org(where), extra=accepted).definitions
+
+
+@pytest.mark.parametrize(("sql", "where"), HELD_GATED)
+def test_a_value_held_against_what_only_lets_in_is_told_of(sql: str, where: str) -> None:
+    whys = warned(sql, of_org(where))
+    assert [why for why in whys if "whoever the token lets in gets whichever of these rows" in why], whys
+
+
+@pytest.mark.parametrize(("sql", "where"), HELD_BOUND)
+def test_a_value_that_rows_must_have_protects(sql: str, where: str) -> None:
+    assert not [why for why in warned(sql, of_org(where)) if "lets in" in why]
+
+
+def test_every_data_query_counts() -> None:
+    sql = f"SELECT {ROLE} AS r, {ME} AS u, {ORG}"
+    good = of_org("owner = bucket.u AND bucket.r = 'authenticated'")
+    bad = of_org("'me' = bucket.u AND bucket.r = 'authenticated'")
+    assert not [why for why in warned(sql, good, good) if "lets in" in why]
+    assert [why for why in warned(sql, good, bad) if "lets in" in why]
+
+
+def test_what_tables_are_called_is_what_rows_say_where_there_may_be_several() -> None:
+    sql = f"SELECT request.jwt() ->> 'tenant' AS r, {ORG}"
+    many = 'SELECT * FROM "docs_%" WHERE org = bucket.org AND bucket.r = table_suffix'
+    assert not [why for why in warned(sql, many) if "lets in" in why]
+
+
+def test_queries_that_select_in_another_order_are_held_against_the_same() -> None:
+    queries = [f"SELECT {ROLE} AS r, {ORG}", f"SELECT {ORG}, {ROLE} AS r"]
+    problems = refused(queries, of_org("bucket.r = 'authenticated'"))
+    assert [problem.split(": ")[1] for problem in problems] == ["d.parameters[0]", "d.parameters[1]"]
+
+
 X = "connection.parameter('x')"
 S = "subscription.parameter('s')"
 I = "auth.user_id()"  # noqa: E741  # who asks
@@ -167,11 +261,17 @@ OPEN_STREAMS = (
     f"SELECT a.* FROM a, b WHERE a.x = b.x AND b.y = {X}",
     f"SELECT * FROM a WHERE x = {X} AND auth.parameter('aud') = 'app'",
     f"SELECT * FROM a WHERE x = {X} AND NOT auth.parameter('r') = 'guest'",
+    f"SELECT * FROM a WHERE x = {X} AND kind = auth.parameter('aud')",
+    f"SELECT * FROM a WHERE x = {X} AND kind IN auth.parameters() -> 'aud'",
+    f"SELECT * FROM a WHERE x = {X} AND x IN (SELECT y FROM b WHERE z = auth.parameter('iss'))",
 )
 GATED_STREAMS = (
     f"SELECT * FROM a WHERE x = {X} AND auth.parameter('r') = 'admin'",
     f"SELECT * FROM a WHERE x = {X} AND {I} IN (SELECT who FROM admins)",
     f"SELECT * FROM a WHERE x = {X} AND 'admin' IN auth.parameters() -> 'roles'",
+    f"SELECT * FROM a WHERE x = {X} AND kind = auth.parameter('role')",
+    f"SELECT * FROM a WHERE x = {X} AND kind IN auth.parameters() -> 'roles'",
+    f"SELECT * FROM a WHERE x = {X} AND 1 IN (SELECT active FROM users WHERE id = {I})",
 )
 BOUND_STREAMS = (
     f"SELECT * FROM a WHERE x = {S} AND y = {I}",
