@@ -11,7 +11,6 @@ no secrets; never a token, a subject, another claim or a part of a key.
 from __future__ import annotations
 
 import base64
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,8 @@ from typing import Any
 import orjson
 
 from replicator.errors import ReplicatorError
+from replicator.rules.compute.jsontext import parsed
+from replicator.rules.compute.scalars import EvaluationError
 from replicator.sync.keys import ALGORITHMS, Key, Terms
 
 #: What a server takes as one header anyway, and several times what a token with many claims needs.
@@ -28,6 +29,8 @@ HEADER = re.compile(r"(?:Token|Bearer) (\S+)")
 TOKEN = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)")
 #: How much of what a token says is repeated in a message.
 SHOWN_MOST = 200
+#: From here on, a real number is not told apart from the next whole one.
+EXACT = 1 << 53
 
 GENERIC, SIGNATURE, EXPIRED = "PSYNC_S2101", "PSYNC_S2102", "PSYNC_S2103"
 TOO_LONG_LIVED, AUDIENCE, MISSING = "PSYNC_S2104", "PSYNC_S2105", "PSYNC_S2106"
@@ -206,7 +209,7 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
     if isinstance(found, bool) or not isinstance(found, int | float):
         raise AuthError(GENERIC, f"The token's {name} is not a number of seconds")
     # What cannot be told apart from the next second is no time; it would not print either.
-    if not abs(found) < 1 << 53:
+    if not abs(found) < EXACT:
         raise AuthError(GENERIC, f"The token's {name} is not a time")
     return found
 
@@ -219,16 +222,18 @@ def _subject(written: object) -> str:
             return written
         case int():
             return str(written)
-        case float() if math.isfinite(written):
-            return str(int(written)) if written.is_integer() else repr(written)
-    what = "has no sub" if written is None else "has a sub that is no text or number, or empty"
+        # Of any other, several that a token may have are the same here.
+        case float() if written.is_integer() and abs(written) < EXACT:
+            return str(int(written))
+    what = "has no sub" if written is None else "has a sub that is no text or whole number, or empty"
     raise AuthError(GENERIC, f"The token {what}", "The subject says whose token it is.")
 
 
 def _object(text: str, part: str) -> Mapping[str, Any]:
     try:
-        found = orjson.loads(_bytes(text, part))
-    except orjson.JSONDecodeError:
+        # Two whole numbers that differ in their last digit are two users.
+        found = parsed(_bytes(text, part).decode())
+    except (EvaluationError, UnicodeDecodeError):
         found = None
     if not isinstance(found, dict):
         raise AuthError(GENERIC, f"The token's {part} is not a JSON object")

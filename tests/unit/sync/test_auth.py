@@ -242,10 +242,10 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
         "The token lives for 86500 s; at most 86400 s are accepted",
     ),
     ({"sub": None}, GENERIC, "The token has no sub"),
-    ({"sub": ""}, GENERIC, "The token has a sub that is no text or number, or empty"),
-    ({"sub": True}, GENERIC, "The token has a sub that is no text or number, or empty"),
-    ({"sub": ["ann"]}, GENERIC, "The token has a sub that is no text or number, or empty"),
-    ({"sub": "a\0b"}, GENERIC, "The token has a sub that is no text or number, or empty"),
+    ({"sub": ""}, GENERIC, "The token has a sub that is no text or whole number, or empty"),
+    ({"sub": True}, GENERIC, "The token has a sub that is no text or whole number, or empty"),
+    ({"sub": ["ann"]}, GENERIC, "The token has a sub that is no text or whole number, or empty"),
+    ({"sub": "a\0b"}, GENERIC, "The token has a sub that is no text or whole number, or empty"),
     ({"parameters": []}, GENERIC, "The token's parameters must be an object"),
     ({"parameters": "a"}, GENERIC, "The token's parameters must be an object"),
 ]
@@ -283,11 +283,33 @@ def test_without_an_audience_no_token_is_good() -> None:
 
 @pytest.mark.parametrize(
     ("sub", "text"),
-    [(7, "7"), (0, "0"), (-3, "-3"), (7.0, "7"), (1.5, "1.5"), (2**60, str(2**60)), (" a", " a")],
+    [
+        (7, "7"),
+        (0, "0"),
+        (-3, "-3"),
+        (7.0, "7"),
+        (2**60, str(2**60)),
+        (-(10**30), str(-(10**30))),
+        (" a", " a"),
+    ],
 )
 def test_a_subject_may_be_a_number(sub: object, text: str) -> None:
     user = verify(sign("RS256", {"sub": sub}), keys("RS256"), NOW)
     assert (user.sub, user.claims["sub"]) == (text, sub)
+
+
+@pytest.mark.parametrize("number", [2**53, 2**63, 2**64, 10**30, 10**300])
+def test_two_numbers_are_two_users(number: int) -> None:
+    first, second = (
+        verify(sign("RS256", {"sub": sub, "orgs": [sub]}), keys("RS256"), NOW) for sub in (number, number + 1)
+    )
+    assert (first.sub, second.sub) == (str(number), str(number + 1))
+    assert (first.claims["orgs"], second.claims["orgs"]) == ([number], [number + 1])
+
+
+@pytest.mark.parametrize("sub", [1.5, 1e20, 2.0**53, -(2.0**53), 1e300])
+def test_a_number_that_stands_for_several_is_no_subject(sub: float) -> None:
+    assert refused(sign("RS256", {"sub": sub})).description.startswith("The token has a sub that is no text")
 
 
 # Garbage.
