@@ -24,8 +24,9 @@ from replicator.wal.messages import Row
 
 #: Outer rows are entered under the lookup that brings them somewhere, with this before its name.
 OUTER = "@"
-#: Rows whose place depends on the time are entered here, under the time at which it changes.
-DUE = "@due"
+#: Rows whose place depends on the time are entered under the time at which it changes, with this before the
+#: name of what it changes in: so that whatever comes and goes beside it, these entries are right.
+DUE = "@due "
 
 
 class Outer(NamedTuple):
@@ -56,8 +57,8 @@ class View:
         """The time at which a row is where it is, while rows move from one time to another one by one."""
         if then == now:
             return now
-        due = outer.table.due(outer.row, then)
-        is_to_come = due is not None and due <= now and (due_key(due), subkey) > self.moved_on
+        turn = outer.table.turn(outer.row, then, now)
+        is_to_come = turn is not None and (due_key(turn), subkey) > self.moved_on
         return then if is_to_come else now
 
 
@@ -89,8 +90,7 @@ def entries_of(table: Compiled, row: Row | None, now: float, packed: str) -> set
     subkey = table.subkey(row)
     made = {(*entry, subkey) for entry in table.entries(row, now)}
     made |= {(OUTER + lookup, key, packed, subkey) for lookup, key in table.needs(row)}
-    at = table.due(row, now)
-    return made if at is None else made | {(DUE, due_key(at), packed, subkey)}
+    return made | {(DUE + owner, due_key(at), packed, subkey) for owner, at in table.dues(row, now)}
 
 
 def placed(table: Compiled, row: Row | None, now: float, view: View) -> list[Placed]:
@@ -110,20 +110,24 @@ class Step(NamedTuple):
     #: The rows as `OUTER` and `DUE` entries hold them.
     old_packed: str = ""
     new_packed: str = ""
+    #: Whether everything about the row is said, also what has not changed: it may never have been.
+    is_anew: bool = False
 
 
 def apply(step: Step, view: View, intend: Intend) -> list[Moved]:
     """Route one change. Answers what else has to be told to outer rows that the view does not hold."""
-    table, old, new, then, now, old_packed, new_packed = step
+    table, old, new, then, now, old_packed, new_packed, is_anew = step
     before = entries_of(table, old, then, old_packed)
     after = entries_of(table, new, now, new_packed)
     own = {table.subkey(row) for row in (old, new) if row is not None}
-    turn = _Turn(sorted(before - after), sorted(after - before), own, view, then, now)
+    come = after if is_anew else after - before
+    turn = _Turn(sorted(before - after), sorted(come), own, view, then, now)
     was = placed(table, old, then, view)
     turn.make(None if new is None else Outer(table, new))
-    if then != now and old is not None and (due := table.due(old, then)) is not None:
-        view.moved_on = due_key(due), table.subkey(old)
-    move(table, old, new, was, placed(table, new, now, view), intend, is_same=old == new)
+    if then != now and old is not None and (at := table.turn(old, then, now)) is not None:
+        view.moved_on = due_key(at), table.subkey(old)
+    is_same = old == new and not is_anew
+    move(table, old, new, was, placed(table, new, now, view), intend, is_same=is_same)
     return turn.tell(intend)
 
 
