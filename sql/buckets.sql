@@ -73,14 +73,18 @@ FROM (SELECT DISTINCT ON (bucket, object_type, object_id, subkey) * FROM ops
 WHERE op = 'PUT' AND op_id <= %(begun)s::bigint
 
 -- name: advance
--- Forward only, and only by the writer whose fence stands. Readers follow unless a table is being copied.
+-- Forward only, and only by the writer whose fence stands. Readers follow, and to another set of rules, unless
+-- a table that they see rows of is being copied.
 WITH stored AS (
     SELECT %(op_id)s::bigint AS op_id, %(lsn)s::pg_lsn AS lsn, NOT EXISTS (
-        SELECT FROM tables WHERE tables.slot = %(slot)s::text AND state <> 'copied') AS is_whole)
+        SELECT FROM tables
+        WHERE tables.slot = %(slot)s::text AND state <> 'copied' AND for_rules IS NULL) AS is_whole)
 UPDATE checkpoints AS c
 SET op_id = stored.op_id, lsn = stored.lsn, clock = %(clock)s::float8, recorded_at = now(),
     shown_op_id = CASE WHEN is_whole THEN stored.op_id ELSE shown_op_id END,
-    shown_lsn = CASE WHEN is_whole THEN stored.lsn ELSE shown_lsn END
+    shown_lsn = CASE WHEN is_whole THEN stored.lsn ELSE shown_lsn END,
+    shown_rules = CASE WHEN is_whole THEN (SELECT id FROM rule_sets AS r
+                                           WHERE r.slot = %(slot)s::text AND r.state = 'active') ELSE shown_rules END
 FROM stored
 WHERE slot = %(slot)s::text AND fence = %(fence)s::bigint
   AND c.op_id <= stored.op_id AND c.lsn <= stored.lsn

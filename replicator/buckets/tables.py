@@ -25,8 +25,8 @@ class TableState:
     membership: str
     columns: str
     form: str
-    #: What the rules made of it when it was last wanted, or nothing from before that was kept.
-    rules: str | None
+    #: The set of rules that is being prepared, while only that one reads it.
+    for_rules: int | None
     state: str
     copied_to: Key | None
     rows_copied: int
@@ -87,7 +87,7 @@ async def load(storage: Connection, slot: str) -> dict[int, TableState]:
     return {state.oid: state for state in states}
 
 
-async def want(storage: Connection, slot: str, table: Table, rules: str) -> None:
+async def want(storage: Connection, slot: str, table: Table, for_rules: int | None) -> None:
     """A table to be copied from its first row."""
     relation = table.relation
     values = {
@@ -98,7 +98,7 @@ async def want(storage: Connection, slot: str, table: Table, rules: str) -> None
         "membership": table.membership,
         "columns": fingerprint(relation),
         "form": json.dumps(table.form),
-        "rules": rules,
+        "for_rules": for_rules,
         "rows": table.rows_estimated,
     }
     await storage.execute(_q.want, values)

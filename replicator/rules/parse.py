@@ -58,7 +58,7 @@ def parse_rules(text: str, file: str, tables: Tables | None = None) -> Rules:
     _warn_of_unused(context, parts)
     document.settle()
     return Rules(
-        tuple(definitions), tuple(context.lookups.values()), context.dialect, tuple(context.warnings)
+        tuple(definitions), tuple(context.lookups.values()), context.dialect, tuple(context.warnings), text
     )
 
 

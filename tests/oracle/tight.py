@@ -32,6 +32,9 @@ TIGHT: Mapping[str, float] = {
     "replicator.buckets.lookups.PAGE": 2,
     "replicator.buckets.entries._HELD": 5,
     "replicator.buckets.ticking._LOOK_S": 0.05,
+    "replicator.buckets.retire._LOOK_S": 0.05,
+    "replicator.buckets.retire.STEP": 3,
+    "replicator.supervise._HEARD_S": 0.05,
 }
 
 
