@@ -237,5 +237,6 @@ def _fail(error: ReplicatorError, as_json: bool) -> NoReturn:
 
 
 # The verbs about rules and about the source, which need what stands above.
+import replicator.cli_deploy  # noqa: E402
 import replicator.cli_rules  # noqa: E402
 import replicator.cli_source  # noqa: E402, F401

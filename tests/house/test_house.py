@@ -35,13 +35,15 @@ NOUNS = {
     "observe": {"wal", "rules", "buckets", "sync", "ehr"},
     "demo": {"wal", "rules", "buckets", "sync", "ehr", "observe"},
 }
-VERBS = {"replicate", "copying", "serve", "work", "supervise", "cli", "cli_rules", "cli_source"}
+VERBS = {"replicate", "copying", "serve", "work", "supervise", "cli", "cli_rules", "cli_source", "cli_deploy"}
 #: The demo is a program of its own around the verbs, not a noun they are made of.
 MAY_RUN_VERBS = {
     ("demo", "supervise"),
     ("__main__", "cli"),
     ("replicate", "copying"),
     ("cli_rules", "cli"),
+    ("cli_deploy", "cli"),
+    ("cli_deploy", "cli_rules"),
     ("cli_source", "cli"),
 }
 #: What touches the world: files, sockets, clocks, chance.
