@@ -331,7 +331,11 @@ async def _stop_when(stop: asyncio.Event, stream: Stream) -> None:
 
 async def _stop_when_redeployed(ready: Ready, slot: str) -> None:
     """End, to begin anew, when other rules are in force or to be prepared than those that this began with."""
-    while await deploy.standing(ready.notes, slot) == (ready.force.active, ready.force.preparing):
+    force = ready.force
+    same = {(force.active, force.preparing)}
+    if force.active is None:
+        same.add((force.preparing, None))  # the first of all has come into force, and is routed by already
+    while await deploy.standing(ready.notes, slot) in same:
         await asyncio.sleep(_HEARD_S)
     ready.stream.stop()
     await asyncio.Event().wait()

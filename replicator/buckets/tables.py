@@ -104,6 +104,13 @@ async def want(storage: Connection, slot: str, table: Table, for_rules: int | No
     await storage.execute(_q.want, values)
 
 
+async def forget(storage: Connection, slot: str, oid: int) -> None:
+    """A table, and its rows as they were last seen."""
+    async with storage.transaction():
+        await storage.execute(_q.forget_rows, {"slot": slot, "oid": oid})
+        await storage.execute(_q.forget_table, {"slot": slot, "oid": oid})
+
+
 async def want_again(storage: Connection, slot: str, oid: int, columns: str | None = None) -> None:
     """A known table to be copied again from its first row."""
     await storage.execute(_q.want_again, {"slot": slot, "oid": oid, "columns": columns})

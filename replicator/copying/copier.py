@@ -11,11 +11,20 @@ from contextlib import contextmanager
 from replicator import queries
 from replicator.buckets import deploy
 from replicator.buckets.deploy import RuleCopy
-from replicator.buckets.tables import TableState, fingerprint, is_rewritten, load, want, want_again
+from replicator.buckets.tables import (
+    TableState,
+    fingerprint,
+    forget,
+    is_rewritten,
+    load,
+    want,
+    want_again,
+)
 from replicator.copying.copies import Copies, Refused, Restarted
 from replicator.database import Connection, rows
 from replicator.errors import SourceUnready, TableReentered
 from replicator.marks import mark
+from replicator.wal.names import qualify
 from replicator.wal.preflight import find_missing
 from replicator.wal.snapshot import (
     Moved,
@@ -57,10 +66,23 @@ class Copier:
     async def prepare(self) -> None:
         """Know the tables before the stream begins: nothing is shown until they have been copied."""
         self._copies.tables = await load(self._storage, self._wanted.slot)
+        await self._forget_unread()
         if self._wanted.preparing is not None:
             self._copies.again = await deploy.copies(self._storage, self._wanted.slot, self._wanted.preparing)
             self._copies.anew |= {oid for oid, copy in self._copies.again.items() if not copy.is_copied}
         await self._look(first=True)
+
+    async def _forget_unread(self) -> None:
+        """Tables that no rule names any more: from here on their changes pass by, and nothing kept is true.
+
+        Only buckets of rules that are over have rows of them. It is done before any change passes by: other
+        rules may name them again, and this end before it hears anything.
+        """
+        for oid, state in list(self._copies.tables.items()):
+            if not self._wanted.reads(state.namespace, state.name):
+                await forget(self._storage, self._wanted.slot, oid)
+                del self._copies.tables[oid]
+                mark("table gone", level=logging.INFO, table=qualify(state.namespace, state.name))
 
     async def run(self) -> None:
         """Copy what is wanted, then wait until something is again; for ever."""

@@ -195,7 +195,7 @@ class Weaver:
 
         if await put_in_force(execute):
             self._has_switched = True
-            mark("rules switched", rules=rules)
+            mark("rules switched", level=logging.INFO, rules=rules)
 
     async def _cover(self, oid: int, batch: Batch) -> None:
         """A copy for everybody begins; it is one for what is new in the rules as well."""
@@ -212,9 +212,7 @@ class Weaver:
             self._copies.poke()  # it has come back meanwhile, and is copied as one that is new
             return
         self._copies.again.pop(oid, None)
-        if self._wanted.reads(state.namespace, state.name):
-            await batch.sweep(f"{oid}/")
-        # Else only buckets of rules that are over had rows of it.
+        await batch.sweep(f"{oid}/")
         await batch.note(_q.forget_rows, oid)
         await batch.note(_q.forget_table, oid)
         await self._switch(batch)

@@ -79,6 +79,21 @@ async def test_a_table_that_no_rule_names_any_more_leaves(
     assert database.execute("SELECT name FROM replicator.tables") == [("visits",)]
 
 
+async def test_a_table_is_forgotten_before_its_changes_pass_by(
+    database: Database, tmp_path: Path, children: StartChild
+) -> None:
+    clinic, running = await copied(
+        database, tmp_path, children, rules_over(visits="patient", wards="patient")
+    )
+    stop(running)
+    (tmp_path / "rules.yaml").write_text(rules_over(visits="patient"))
+    # First with both sets, then with the new one alone.
+    killed = clinic.run(kill_at=("streaming", 2))
+    assert killed.wait() == -9
+    assert database.execute("SELECT name FROM replicator.tables") == [("visits",)]
+    assert database.execute("SELECT FROM replicator.row_states") == []
+
+
 async def test_a_table_that_was_left_out_for_a_while_comes_back_as_it_is(
     database: Database, tmp_path: Path, children: StartChild
 ) -> None:

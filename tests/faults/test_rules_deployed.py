@@ -265,3 +265,23 @@ async def test_what_only_rules_that_are_over_needed_is_removed(story: Story) -> 
     assert story.database.execute(buckets) == [("3#mine",)]
     assert story.database.execute("SELECT lookup FROM replicator.lookups") == []
     assert story.database.execute("SELECT name FROM replicator.tables") == [("wards",)]
+
+
+@pytest.mark.parametrize("read", [1, 2, 4, 5])
+async def test_rows_that_change_while_they_are_read_are_entered_and_put(story: Story, read: int) -> None:
+    story.stop()
+    joined = "SELECT * FROM visits WHERE id IN (SELECT id FROM wards WHERE patient = bucket.x)"
+    story.write(text(BEFORE | {"mine": (MINE, joined)}))
+    story.running = story.clinic.run(block_at=("read", read))
+    story.running.wait_for("read", n=read)
+    # Between the marks of a chunk: what it holds gives way to this, which changes nothing.
+    story.database.execute("UPDATE wards SET id = id")
+    story.database.execute("UPDATE visits SET id = id")
+    story.running.go_on()
+    story.clinic.catch_up()
+    held = """
+        SELECT DISTINCT ON (bucket, object_id) bucket, object_id, op FROM replicator.ops
+        WHERE bucket LIKE '2#mine%' ORDER BY bucket, object_id, op_id DESC"""
+    granted = """
+        SELECT '2#mine["' || w.patient || '"]', v.id::text, 'PUT' FROM visits v JOIN wards w USING (id)"""
+    assert set(story.database.execute(held)) == set(story.database.execute(granted))
