@@ -97,7 +97,7 @@ class Clinic:
         **source: str,
     ) -> None:
         self.database, self._children = database, children
-        self._file = folder / "replicator.yaml"
+        self.path = folder / "replicator.yaml"
         #: Slots are known to the whole server; tests share it.
         self.slot = f"slot_{database.name}"
         self.rules = queries.house("config") / "rules.yaml"
@@ -105,7 +105,7 @@ class Clinic:
             self.rules = folder / "rules.yaml"
             self.rules.write_text(rules)
         keys = {"dsn": database.dsn, "slot": self.slot, **source}
-        self._file.write_text(json.dumps({"source": keys, "rules": str(self.rules)}))
+        self.path.write_text(json.dumps({"source": keys, "rules": str(self.rules)}))
         self._target, self._env = CLI, {}
         if bounds is not None:
             self._target, self._env = "tests.oracle.tight:main", {tight.VARIABLE: json.dumps(bounds)}
@@ -131,7 +131,7 @@ class Clinic:
         self._last = self._children(
             "run",
             "--config",
-            self._file,
+            self.path,
             target=self._target,
             env=self._env,
             kill_at=kill_at,
@@ -141,7 +141,7 @@ class Clinic:
 
     def ask(self, *verb: str) -> int:
         """The exit code of another verb."""
-        return self._children(*verb, "--config", self._file).wait()
+        return self._children(*verb, "--config", self.path).wait()
 
     def measure(self, notes: str, times: int = 1) -> None:
         """So many measurements of each patient, each in a transaction of its own."""
