@@ -31,6 +31,7 @@ from replicator.rules.lookups import (
     apply,
     due_at,
     due_key,
+    outer_of,
     shift,
     withdraw,
 )
@@ -171,7 +172,7 @@ class Lookups:
                 if not page:
                     break
                 after = page[-1][1]
-                outers = [outer for value, subkey in page if (outer := self._outer(value, subkey))]
+                outers = [outer for value, subkey in page if (outer := self._outer(value, subkey, lookup))]
                 await self._read(view, {n for o in outers for n in o.table.needs(o.row)})
                 intents: list[Intent] = []
                 for outer in outers:
@@ -219,8 +220,10 @@ class Lookups:
         counted = Counter((lookup, key) for lookup, key, _, _ in found)
         view.wide = {need for need, count in counted.items() if count > WIDE}
         for lookup, key, value, subkey in found:
-            if (lookup, key) not in view.wide and (outer := self._outer(value, subkey)):
-                view.outer[lookup, key][subkey] = outer
+            if (lookup, key) not in view.wide:
+                outer = self._outer(value, subkey, lookup.removeprefix(OUTER))
+                if outer is not None:
+                    view.outer[lookup, key][subkey] = outer
 
     async def _entries(self, query: bytes, asked: Sequence[Need], **bounds: int) -> list[TupleRow]:
         if not asked:
@@ -228,11 +231,13 @@ class Lookups:
         values = {"lookups": [lookup for lookup, _ in asked], "keys": [key for _, key in asked]}
         return await rows(self._connection, query, **values, **bounds)
 
-    def _outer(self, packed: str, subkey: str) -> Outer | None:
+    def _outer(self, packed: str, subkey: str, lookup: str | None = None) -> Outer | None:
         """A row as it was entered; None if its table has changed since, for then it is copied again."""
         table = self._router.known(int(subkey.partition("/")[0]))
         row = None if table is None else unpack_row(packed.encode(), table.relation)
-        return None if table is None or row is None else Outer(table, row)
+        if table is None or row is None:
+            return None
+        return Outer(table, row) if lookup is None else outer_of(table, row, lookup)
 
 
 def _is_turn(outer: Outer, key: str, then: float, now: float) -> bool:

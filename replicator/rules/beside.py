@@ -48,6 +48,8 @@ def together(old: Compiled | None, new: Compiled | None) -> Compiled | None:
         turn,
         old.is_joined or new.is_joined,
         old.is_kept or new.is_kept,
+        old.looks_up | new.looks_up,
+        (old._replace(turn=turn), new._replace(turn=turn)),
     )
 
 

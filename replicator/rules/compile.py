@@ -69,6 +69,10 @@ class Compiled(NamedTuple):
     is_joined: bool
     #: Whether its rows are kept as they are, to be placed again when something else changes.
     is_kept: bool
+    #: The lookups in which its rows look something up.
+    looks_up: frozenset[str] = frozenset()
+    #: Where it is of two sets of rules, each by itself: a row may have been met by the one and not the other.
+    parts: tuple[Compiled, ...] = ()
 
 
 def compile_rules(
@@ -104,6 +108,7 @@ def compile_rules(
         _turn(dues),
         has_joins or bool(windows) or any(lookup.id in joined for lookup in lookups),
         has_joins or bool(windows),
+        frozenset(join.lookup for _, query in queries for term in query.terms for join in term.joins),
     )
     return made
 

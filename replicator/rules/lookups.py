@@ -34,6 +34,19 @@ class Outer(NamedTuple):
 
     table: Compiled
     row: Row
+    #: Of which of two sets of rules the table is.
+    part: int = 0
+
+
+def outer_of(table: Compiled, row: Row, lookup: str) -> Outer | None:
+    """A row as it looks something up in this lookup; None if those who would have it do so are over.
+
+    Of two sets of rules, only the one whose lookup it is moves it: the other may not have met it yet.
+    """
+    for part, one in enumerate(table.parts or (table,)):
+        if lookup in one.looks_up:
+            return Outer(one, row, part)
+    return None
 
 
 class View:
@@ -68,8 +81,8 @@ class Moved(NamedTuple):
     need: Need
     #: To what it led; the view says to what it leads now.
     before: list[tuple[Scalar, ...]]
-    #: The rows to which this has been told already.
-    told: frozenset[str]
+    #: The rows, each with its part, to which this has been told already.
+    told: frozenset[tuple[str, int]]
 
 
 def due_key(at: float) -> str:
@@ -157,12 +170,12 @@ class _Turn:
         needs = dict.fromkeys((entry[0], entry[1]) for entry in (*gone, *come))
         self._said = {need: set(view.reasons[need]) for need in needs if need in view.reasons}
         self._concerned = {
-            subkey: outer
+            (subkey, outer.part): outer
             for lookup, key in self._said
             for subkey, outer in view.outer.get((OUTER + lookup, key), {}).items()
             if subkey not in own
         }
-        self._were = {subkey: self._placed(subkey, outer) for subkey, outer in self._concerned.items()}
+        self._were = {place: self._placed(place[0], outer) for place, outer in self._concerned.items()}
 
     def _placed(self, subkey: str, outer: Outer) -> list[Placed]:
         at = self._view.time_of(subkey, outer, self._then, self._now)
@@ -182,22 +195,24 @@ class _Turn:
             if (lookup, key) in view.reasons:
                 view.reasons[lookup, key].setdefault(value, set()).add(subkey)
             elif (lookup, key) in view.outer and (lookup, key) not in view.wide and row is not None:
-                view.outer[lookup, key][subkey] = row
+                outer = outer_of(row.table, row.row, lookup.removeprefix(OUTER))
+                if outer is not None:
+                    view.outer[lookup, key][subkey] = outer
 
     def tell(self, intend: Intend) -> list[Moved]:
         """Move the rows it concerns; answers what is to be told to rows that the view does not hold."""
         view = self._view
-        for subkey, outer in self._concerned.items():
-            was, is_now = self._were[subkey], self._placed(subkey, outer)
+        for place, outer in self._concerned.items():
+            was, is_now = self._were[place], self._placed(place[0], outer)
             if was != is_now:
                 move(outer.table, outer.row, outer.row, was, is_now, intend, is_same=True)
         for entry in self._gone:
             intend(Leave(*entry))
         for entry in self._come:
             intend(Enter(*entry))
-        told = self._own | self._concerned.keys()
+        told = {(subkey, part) for subkey in self._own for part in (0, 1)} | self._concerned.keys()
         return [
-            Moved(need, [keys.unpack(value) for value in said], told)
+            Moved(need, [keys.unpack(value) for value in said], frozenset(told))
             for need, said in self._said.items()
             if (OUTER + need[0], need[1]) in view.wide and said != set(view.reasons[need])
         ]
@@ -211,9 +226,9 @@ def shift(
     They have changed at once and are told one after another: to this row as well, those told before have
     changed already, and those that follow have not.
     """
-    table, row = outer
+    table, row, part = outer
     subkey = table.subkey(row)
-    if subkey in moved[at].told:
+    if (subkey, part) in moved[at].told:
         return
     time = view.time_of(subkey, outer, then, now)
     was = _placed_before(outer, moved[at:], time, view)
