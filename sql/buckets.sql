@@ -102,8 +102,8 @@ WHERE since.op_id IS NOT NULL
 
 -- name: advance
 -- Forward only, and only by the writer whose fence stands. Readers follow, and to another set of rules, unless
--- a table that they see rows of is being copied; and they are told what has changed. Postgres folds the notices
--- of one transaction.
+-- a table that they see rows of is being copied; and they are told what has changed, with the time at which they
+-- can see it: a transaction may have begun long before. Postgres folds the notices of one transaction.
 WITH stored AS (
     SELECT %(op_id)s::bigint AS op_id, %(lsn)s::pg_lsn AS lsn, NOT EXISTS (
         SELECT FROM tables
@@ -121,7 +121,8 @@ advanced AS (
     RETURNING stored.op_id),
 told AS (
     INSERT INTO changes (op_id, buckets, lookups, recorded_at)
-    SELECT op_id, %(buckets)s::integer[], %(lookups)b::text[], now() FROM advanced WHERE %(is_change)s::boolean)
+    SELECT op_id, %(buckets)s::integer[], %(lookups)b::text[], clock_timestamp()
+    FROM advanced WHERE %(is_change)s::boolean)
 SELECT pg_catalog.pg_notify('replicator_checkpoint', '') FROM advanced
 
 -- name: listen

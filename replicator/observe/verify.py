@@ -144,8 +144,6 @@ class _Verification:
         for op_id, is_sum, is_count in await rows(self._storage, _q.wrong_sums, bucket=name):
             what = [word for word, is_wrong in (("checksum", is_sum), ("count", is_count)) if is_wrong]
             self._tell(Difference("sum", name, f"op {op_id}", columns=tuple(what)))
-        if len(self._doubtful) >= _AGAIN:
-            await self._settle()
 
     async def _read(self, name: str, is_known: bool) -> bool:
         """Read a bucket as a new client does; False if it was compacted past the checkpoint meanwhile."""
@@ -173,6 +171,8 @@ class _Verification:
                 self._tell(Difference("stranger", name))
                 held.clear()
                 is_known = True
+            if len(self._doubtful) >= _AGAIN:
+                await self._settle()
             self._say(len(page.ops))
         if checksum % (1 << 32) != (expected.checksum if expected else 0):
             self._tell(Difference("sum", name, columns=("checksum",)))
@@ -204,6 +204,7 @@ class _Verification:
             self._doubtful_entries.append(entry)
             if len(self._doubtful_entries) >= _AGAIN:
                 await self._settle()
+        self.noted.forget()
         await self._settle()
 
     async def _settle(self) -> None:

@@ -81,6 +81,10 @@ class Noted:
         for row in self._file.execute("SELECT bucket, object_type, object_id, subkey FROM rows"):
             yield Place(*row)
 
+    def forget(self) -> None:
+        """Nothing is expected any more."""
+        self._file.executescript("DELETE FROM rows; DELETE FROM entries;")
+
     def missing_entries(self) -> Iterator[EntryPlace]:
         for row in self._file.execute("SELECT lookup, key, subkey, digest FROM entries"):
             yield EntryPlace(*row)

@@ -96,14 +96,16 @@ async def expecting(config: Config, rules: Rules) -> AsyncIterator[Source]:
             seen = await see(source, rules, config.source.publication)
         oids = {column.type_oid for table in seen.tables for column in table.relation.columns}
         types = BUILT_IN.with_types(await read_types(source, BUILT_IN.unknown(oids)))
-        yield Source(source, Reading(source, rules, seen, types, 0.0))
+        yield Source(source, Reading(source, rules, seen, types, 0.0), config.replicate.row_bytes)
 
 
 class Source:
     """What must be where, as far as the source says."""
 
-    def __init__(self, connection: Connection, reading: Reading) -> None:
+    def __init__(self, connection: Connection, reading: Reading, row_most: int) -> None:
         self.connection, self.reading = connection, reading
+        #: A row that is longer than this when printed is in no bucket.
+        self._row_most = row_most
         self.tables = [t for t in reading.seen.tables if t.is_published and t.key_at]
 
     async def pieces(
@@ -180,7 +182,7 @@ class Source:
             placed = [*table.place(row, clock), *table.place_joined(row, clock, lambda need: known[need])]
             puts: list[Intent] = []
             move(table, None, row, (), placed, puts.append)
-            piece.puts += [put for put in puts if isinstance(put, Put)]
+            piece.puts += [put for put in puts if isinstance(put, Put) and len(put.data) <= self._row_most]
             if with_entries and (table.has_entries or table.is_kept):
                 packed = pack_row(row, table.relation).decode() if table.is_kept else ""
                 piece.entries += sorted(entries_of(table, row, clock, packed))

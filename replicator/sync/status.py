@@ -181,7 +181,8 @@ class Status:
     async def _there(self, user: User) -> Mapping[str, int] | None:
         """What the source has for the user, unless that takes too long."""
         try:
-            async with self._counting, asyncio.timeout(_COUNT_S):
+            # Waiting for one's turn counts: where many ask, they rather get no count than each a late one.
+            async with asyncio.timeout(_COUNT_S), self._counting:
                 return await self._at_source(user)
         except (ReplicatorError, TimeoutError) as error:
             why = error.what if isinstance(error, ReplicatorError) else f"not within {_COUNT_S:g} s"

@@ -106,6 +106,16 @@ async def test_a_client_is_told_the_number_its_backend_wrote(clinic: Served) -> 
     await asyncio.to_thread(until, child, "checkpoint", write_checkpoint=5)
 
 
+def test_the_table_must_be_published(clinic: Served) -> None:
+    validate = ("rules", "validate", "--source", "--config", clinic.config)
+    assert clinic.start_child(*validate).wait() == 0
+    clinic.database.execute("ALTER PUBLICATION powersync DROP TABLE checkpoints")
+    child = clinic.start_child(*validate)
+    assert child.wait() == 1 and "checkpoints is not in publication" in child.stdout
+    child = clinic.start_child("rules", "explain", "--config", clinic.config)
+    assert child.wait() == 0 and "checkpoints" in child.stdout
+
+
 async def test_more_clients_than_are_held_at_once_are_told(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

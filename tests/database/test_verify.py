@@ -125,6 +125,15 @@ async def test_nothing_is_found_where_nothing_is_wrong(config: Config, rules: Ru
         assert text_of(one).endswith("no difference")
 
 
+async def test_a_row_too_large_for_clients_is_not_missing(
+    database: Database, config: Config, rules: Rules
+) -> None:
+    config = config.model_copy(update={"replicate": config.replicate.model_copy(update={"row_bytes": 500})})
+    database.execute("UPDATE visits SET note = repeat('x', 500) WHERE id = 7")
+    async with replicating(config, rules):
+        assert kinds(await everything(config, rules)) == []
+
+
 DAMAGE = {
     "missing": "DELETE FROM ops WHERE object_type = 'visits' AND object_id = '7'",
     "content": "UPDATE ops SET data = replace(data, '\"seen\":7', '\"seen\":8') "
@@ -152,6 +161,12 @@ async def test_damage_to_a_row_is_found(database: Database, config: Config, rule
             told = [one for one in told if one[0] != "missing"]
         assert told == EXPECTED[kind]
         assert found.exit_code == 1 and "said" not in text_of(found) + json.dumps(facts_of(found))
+        sampled = await verify(config, rules, user=None, sample=100)
+        assert [one for one in kinds(sampled) if one[0] not in ("sum", "missing")] == [
+            one for one in told if one[0] != "missing"
+        ]
+        if kind == "missing":
+            assert kinds(sampled) == kinds(found)
         if kind == "content":
             assert found.differences[0].columns == ("seen",)
             mine = await verify(config, rules, user=User("u2", {"sub": "u2"}, {}), sample=None)

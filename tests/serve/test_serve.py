@@ -32,7 +32,9 @@ async def test_a_client_gets_what_it_is_granted_and_then_what_changes(server: Se
     )
     second = await until(lines, "checkpoint_complete")
     assert {row: json.loads(data)["note"] for row, data in ops(second).items()} == {("visits", "4"): "second"}
-    assert [bucket["bucket"] for bucket in second[0]["checkpoint_diff"]["updated_buckets"]] == ['1#mine["u1"]']
+    assert [bucket["bucket"] for bucket in second[0]["checkpoint_diff"]["updated_buckets"]] == [
+        '1#mine["u1"]'
+    ]
     # Nobody has touched a row of theirs; they are granted another bucket.
     server.database.execute("INSERT INTO staff VALUES ('s2', 'u1', 'south')")
     third = await until(lines, "checkpoint_complete")

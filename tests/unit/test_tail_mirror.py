@@ -8,7 +8,7 @@ import pytest
 
 from replicator.errors import ProtocolError
 from replicator.observe.tail_mirror import Aimed, Came, Expires, Mirror, Unknown, Verdict, lines_in
-from replicator.observe.tail_shown import Lines, text
+from replicator.observe.tail_shown import Lines, Table, text
 
 BUCKET = 'mine["u1"]'
 
@@ -148,3 +148,14 @@ def test_rows_are_shown_only_when_they_are_asked_for() -> None:
         Lines(said.append, as_json=as_json, with_rows=True).tell(came, line)
         assert "angina" in said[-1]
     assert "1 put" in text(came)
+
+
+def test_the_table_fills_and_names_no_row(capsys: pytest.CaptureFixture[str]) -> None:
+    mirror = Mirror()
+    lines = [checkpoint(9, 3), data(op(1, "PUT"), op(2, "PUT", "2", 2)), COMPLETE, {"token_expires_in": 60}]
+    with Table() as table:
+        for line in lines:
+            table.tell(mirror.take(line), line)
+    shown = capsys.readouterr().out
+    assert "visits" in shown and "1 sum right; visits 2" in shown and "good for 60 s" in shown
+    assert "angina" not in shown
