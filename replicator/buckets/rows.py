@@ -169,16 +169,17 @@ class RowStates:
                 return asked, near, at
             form = self._form(change.relation)
             leaves, comes = _places(change, form)
-            if comes is not None and form.oid in copied:
-                arrived.add(comes)
-                comes = None
-            for place in (leaves, comes):
+            is_empty = form.oid in copied
+            # What it leaves comes first: a row whose long key is told twice leaves the place it comes to.
+            for place in (leaves, None if is_empty else comes):
                 if place is None or place in arrived:
                     continue
                 if self._kept.wants(place):
                     asked.setdefault(place, at)
                 else:
                     near += len(self._kept.get(place) or b"")
+            if comes is not None and is_empty:
+                arrived.add(comes)
         return asked, near, len(changes)
 
     async def _tell(self, changed: Changed) -> None:

@@ -13,7 +13,7 @@ from replicator.config import Config
 from replicator.database import Connect
 from replicator.observe.copies import recopy
 from replicator.observe.rules import got, user
-from replicator.rules.parse import parse_rules
+from replicator.rules.parse import load_rules, parse_rules
 from replicator.sync.admin import Admin
 from replicator.sync.admin_tokens import AdminTokens
 from replicator.sync.auth import User
@@ -39,7 +39,10 @@ def api(
     source: Connect,
 ) -> list[Way]:
     """Every way to ask, by the rules that are in force now."""
-    rules = feed.rules
+    rules, text = feed.rules, feed.rules_text
+    if not text:  # nothing is shown to anybody yet: by those that will be
+        rules = load_rules(config.rules_path)
+        text = rules.text
     admins = AdminTokens(token.get_secret_value() for token in config.sync.admin_tokens)
 
     async def at_source(who: User) -> Mapping[str, int]:
@@ -60,7 +63,7 @@ def api(
         async with storage() as connection:
             await deployed.store(connection, config.source.slot, parse_rules(text, "sync_rules"), "command")
 
-    admin = Admin(config, rules, feed.rules_text, admins, storage, source, reprocess, deploy)
+    admin = Admin(config, rules, text, admins, storage, source, reprocess, deploy)
     return [
         Way("/api/sync/status", "GET", asking.status),
         Way("/api/sync/patient/{id}", "GET", asking.patient),
