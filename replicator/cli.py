@@ -90,14 +90,14 @@ def run(config: Path | None, only: tuple[str, ...]) -> None:
 
     logs.to_stderr()
     settings = load(config, os.environ)
-    rules = load_rules(settings.rules_path)
     if only == ("serve",):
         import uvloop
 
         from replicator.serve import run_serve
 
-        _until_stopped(lambda stop: run_serve(settings, rules, stop, os.environ), uvloop.new_event_loop)
+        _until_stopped(lambda stop: run_serve(settings, stop, os.environ), uvloop.new_event_loop)
         return
+    rules = load_rules(settings.rules_path)
     from replicator import supervise
     from replicator.together import beside, is_served
 
@@ -315,6 +315,7 @@ def _fail(error: ReplicatorError, as_json: bool) -> NoReturn:
 
 # The verbs about rules, the source and tokens, which need what stands above.
 import replicator.cli_buckets  # noqa: E402
+import replicator.cli_deploy  # noqa: E402
 import replicator.cli_rules  # noqa: E402
 import replicator.cli_source  # noqa: E402
 import replicator.cli_token  # noqa: E402, F401

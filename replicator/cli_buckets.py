@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
 from replicator.cli import facts, verb
-from replicator.config import load
+from replicator.config import Config, load
+from replicator.errors import ReplicatorError
 
 if TYPE_CHECKING:
     from replicator.buckets.compacting import Report, Work
+    from replicator.rules.model import Rules
+
+_T = TypeVar("_T")
 
 
 @verb("""replicator compact --bucket 'user_data["u1"]'""", json=True)
@@ -82,7 +86,6 @@ def verify(
     from replicator.observe import verify_found
     from replicator.observe.rules.asked import user_of
     from replicator.observe.verify import verify as run
-    from replicator.rules.parse import load_rules
 
     is_somebody = user is not None or token is not None
     if is_somebody + (sample is not None) + everything > 1:
@@ -91,7 +94,7 @@ def verify(
     claims = token.read() if token is not None else None
     who = user_of(user, claims, parameters, ()) if is_somebody else None
     count = None if is_somebody or everything else sample or 20
-    found = asyncio.run(run(settings, load_rules(settings.rules_path), user=who, sample=count))
+    found = asyncio.run(_by_rules(settings, lambda rules: run(settings, rules, user=who, sample=count)))
     if as_json:
         facts(**verify_found.facts_of(found))
     else:
@@ -114,16 +117,32 @@ def audit(
     today lead to a bucket.
     """
     from replicator.observe import audit as audited
-    from replicator.rules.parse import load_rules
 
     settings = load(config, os.environ)
-    rules = load_rules(settings.rules_path)
     when = None if at is None else _time(at)
-    found = asyncio.run(audited.audit(settings, rules, table, row_id, at=when, everywhere=everywhere))
+
+    def look(rules: Rules) -> Coroutine[Any, Any, audited.Audit]:
+        return audited.audit(settings, rules, table, row_id, at=when, everywhere=everywhere)
+
+    found = asyncio.run(_by_rules(settings, look))
     if as_json:
         facts(**audited.facts_of(found))
     else:
         click.echo(audited.text_of(found))
+
+
+async def _by_rules(settings: Config, look: Callable[[Rules], Coroutine[Any, Any, _T]]) -> _T:
+    """Look at what is stored by the rules that it is shown by."""
+    from replicator.buckets.force import shown
+    from replicator.database import check_migrated, connected
+
+    schema = settings.storage.schema_name
+    async with connected(settings.storage_dsn, "rules", schema=schema) as storage:
+        await check_migrated(storage, schema)
+        rules = await shown(storage, settings.source.slot)
+    if rules is None:
+        raise ReplicatorError("nothing is shown to anybody yet", "Wait for the first `replicator run`.")
+    return await look(rules)
 
 
 def _time(text: str) -> datetime:

@@ -32,7 +32,6 @@ from replicator.database import check_migrated, connected, pooled
 from replicator.errors import ConfigError, ReplicatorError
 from replicator.marks import mark
 from replicator.observe.api import Way, api
-from replicator.rules.model import Rules
 from replicator.sync.auth import AuthError, User
 from replicator.sync.auth_keyring import Keyring
 from replicator.sync.drive import Out, Wanting, drive
@@ -59,10 +58,8 @@ _Handler = Callable[[HttpRequest], Coroutine[Any, Any, Response]]
 class Server:
     """What one process serves, and to whom."""
 
-    def __init__(
-        self, config: Config, rules: Rules, feed: Feed, writes: Writes, keyring: Keyring, connect: Any
-    ) -> None:
-        self.config, self.rules, self.feed = config, rules, feed
+    def __init__(self, config: Config, feed: Feed, writes: Writes, keyring: Keyring, connect: Any) -> None:
+        self.config, self.feed = config, feed
         self._writes, self._keyring, self._connect = writes, keyring, connect
         self._viewers: set[Viewer] = set()
         self.is_stopping = False
@@ -85,7 +82,7 @@ class Server:
         try:
             moment = await self.feed.catch_up(viewer, await self.feed.first(request.furthest))
             most = self.config.sync.max_buckets
-            wanting = Wanting(self.feed, viewer, self.rules, user, request, most)
+            wanting = Wanting(self.feed, viewer, self.feed.rules, user, request, most)
             await drive(
                 Session(request), wanting, self.feed, viewer, out, moment, user.expires_at, self._connect
             )
@@ -137,8 +134,8 @@ class Server:
         return await self._keyring.user(http.headers.get("authorization"), time.time())
 
 
-async def run_serve(config: Config, rules: Rules, stop: asyncio.Event, environ: Mapping[str, str]) -> None:
-    """Serve until told to stop."""
+async def run_serve(config: Config, stop: asyncio.Event, environ: Mapping[str, str]) -> None:
+    """Serve until told to stop, by whichever rules are in force."""
     keyring = client_keyring(config, environ)
     if keyring.is_empty:
         raise ConfigError(
@@ -155,7 +152,7 @@ async def run_serve(config: Config, rules: Rules, stop: asyncio.Event, environ: 
     ):
         feed = Feed(config.storage_dsn, schema, config.source.slot, connect)
         writes = Writes(source, connect)
-        server = Server(config, rules, feed, writes, keyring, connect)
+        server = Server(config, feed, writes, keyring, connect)
         listener = asyncio.create_task(feed.run())
         http = _Uvicorn(_uvicorn_config(_app(server, config, environ, source)))
         serving = asyncio.create_task(http.serve(sockets=[listening]))
@@ -186,6 +183,12 @@ def _app(server: Server, config: Config, environ: Mapping[str, str], source: Any
         server._keyring, server.converse, connections_most=config.sync.max_connections
     )
     others = _router(server, config, environ, source)
+
+    def renew() -> None:
+        nonlocal others
+        others = _router(server, config, environ, source)
+
+    server.feed.on_rules = renew
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -218,7 +221,7 @@ def _router(server: Server, config: Config, environ: Mapping[str, str], source: 
         Route("/.well-known/jwks.json", _told(key_set)),
         *[
             Route(way.path, _told(_answering(way)), methods=[way.method])
-            for way in api(config, server.rules, server._keyring, server._connect, source)
+            for way in api(config, server.feed, server._keyring, server._connect, source)
         ],
     ]
     cors = Middleware(

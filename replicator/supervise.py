@@ -9,15 +9,17 @@ import random
 import time
 from collections.abc import Awaitable, Coroutine
 from contextlib import AsyncExitStack
-from functools import partial
 from typing import NamedTuple
 
 from replicator import __version__
+from replicator.buckets import deploy
 from replicator.buckets.compacting import keep_compacted
 from replicator.buckets.divergence import beginning, divergence, standing
+from replicator.buckets.force import Configured, Force
 from replicator.buckets.lookups import Lookups
 from replicator.buckets.numbers import Numbers
 from replicator.buckets.read import position
+from replicator.buckets.retire import retire_for_ever
 from replicator.buckets.rows import RowStates
 from replicator.buckets.ticking import tick
 from replicator.buckets.write import (
@@ -32,14 +34,13 @@ from replicator.buckets.write import (
 )
 from replicator.config import Config
 from replicator.copying.copier import Copier
-from replicator.copying.copies import Copies, Wanted
+from replicator.copying.copies import Copies, Redeployed, Refused, Wanted
 from replicator.copying.weave import Weaver
 from replicator.database import Connection, check_migrated, connected
 from replicator.dsn import describe_dsn
 from replicator.errors import ReplicatorError, SlotBlocked, SlotLost, StandingBy, Unavailable
 from replicator.marks import mark
 from replicator.replicate import Limits, replicate
-from replicator.rules.digest import digest_of
 from replicator.rules.met import Met
 from replicator.rules.model import Rules
 from replicator.rules.route import Router
@@ -62,6 +63,8 @@ _OPENING_S = 120.0
 _STUCK_S = 10.0
 #: How long open transactions may keep a new slot waiting before we say whose they are, and try again.
 _SLOT_TIMEOUT_S = 30.0
+#: How often storage is asked whether other rules are to be prepared, or are in force.
+_HEARD_S = 2.0
 
 
 class Ready(NamedTuple):
@@ -72,6 +75,8 @@ class Ready(NamedTuple):
     copier: Copier
     lookups: Lookups
     writer: Writer
+    force: Force
+    notes: Connection
 
 
 async def run_replicate(config: Config, rules: Rules, stop: asyncio.Event) -> None:
@@ -86,17 +91,16 @@ async def run_replicate(config: Config, rules: Rules, stop: asyncio.Event) -> No
         publication=source.publication,
         storage=f"{storage} schema {config.storage.schema_name}",
     )
-    await _again_and_again(config, rules, stop)
+    await _again_and_again(config, Configured(rules), stop)
     mark("stopped", level=logging.INFO, slot=source.slot)
 
 
-async def _again_and_again(config: Config, rules: Rules, stop: asyncio.Event) -> None:
+async def _again_and_again(config: Config, rules: Configured, stop: asyncio.Event) -> None:
     attempt, last, told = 0, ReplicatorError(""), -math.inf
     while not stop.is_set():
         began = time.monotonic()
         try:
             await replicate_once(config, rules, stop)
-            return
         except (Unavailable, SlotBlocked, SlotLost) as error:
             if isinstance(error, SlotLost) and isinstance(last, SlotLost):
                 raise
@@ -114,47 +118,83 @@ async def _again_and_again(config: Config, rules: Rules, stop: asyncio.Event) ->
             await _stopped_within(stop, wait_s)
 
 
-async def replicate_once(config: Config, rules: Rules, stop: asyncio.Event) -> None:
-    """One connection's worth of replicating: from the stored checkpoint until stopped or interrupted."""
-    async with AsyncExitStack() as stack:
-        ready = await _unless(stop, _open(stack, config, rules))
-        if ready is None:
-            return
-        limits = config.replicate
-        await first_to_end(
-            replicate(
-                ready.stream,
-                Assembler(config.storage.schema_name, frozenset(rules.tables())),
-                ready.weaver,
-                ready.writer,
-                Limits(limits.batch_rows, limits.batch_bytes, limits.batch_ms / 1000),
-            ),
-            ready.copier.run(),
-            tick(ready.lookups, config.source_dsn),
-            keep_compacted(config, config.compact.every_s),
-            _let_go(ready.stream, config.source_dsn),
-            _stop_when(stop, ready.stream),
-        )
+async def replicate_once(config: Config, rules: Configured, stop: asyncio.Event) -> None:
+    """One connection's worth of replicating: from the stored checkpoint until stopped or interrupted.
+
+    Or until other rules are to be prepared, or are in force.
+    """
+    try:
+        async with AsyncExitStack() as stack:
+            ready = await _unless(stop, _open(stack, config, rules))
+            if ready is not None:
+                await _go_on(ready, config, stop)
+    except Redeployed:
+        return
+    except Refused as refused:
+        await _refuse(config, str(refused))
 
 
-async def _open(stack: AsyncExitStack, config: Config, rules: Rules) -> Ready:
+async def _go_on(ready: Ready, config: Config, stop: asyncio.Event) -> None:
+    limits, schema, slot = config.replicate, config.storage.schema_name, config.source.slot
+    await first_to_end(
+        replicate(
+            ready.stream,
+            Assembler(schema, frozenset(ready.force.tables)),
+            ready.weaver,
+            ready.writer,
+            Limits(limits.batch_rows, limits.batch_bytes, limits.batch_ms / 1000),
+        ),
+        ready.copier.run(),
+        tick(ready.lookups, config.source_dsn),
+        keep_compacted(config, config.compact.every_s),
+        retire_for_ever(
+            config.storage_dsn, schema, slot, ready.notes, (ready.force.active, ready.force.preparing)
+        ),
+        _let_go(ready.stream, config.source_dsn),
+        _stop_when(stop, ready.stream),
+        _stop_when_redeployed(ready, slot),
+    )
+
+
+async def _refuse(config: Config, why: str) -> None:
+    """The set in preparation cannot be prepared; the one in force goes on alone."""
+    slot = config.source.slot
+    async with connected(config.storage_dsn, "rules", schema=config.storage.schema_name) as storage:
+        _, preparing = await deploy.standing(storage, slot)
+        if preparing is not None and await deploy.fail(storage, slot, preparing, why):
+            mark("rules failed", level=logging.WARNING, rules=preparing, why=why)
+
+
+async def _open(stack: AsyncExitStack, config: Config, rules: Configured) -> Ready:
     """Connect to both sides, see that they agree, and begin to listen."""
     source, schema, opened = config.source, config.storage.schema_name, stack.enter_async_context
     store = await opened(connected(config.storage_dsn, "write", schema=schema))
     await check_migrated(store, schema)
     notes = await opened(connected(config.storage_dsn, "tables", schema=schema))
     clinic = await opened(connected(printing(config.source_dsn), "copy"))
-    await require_ready(clinic, source.publication, rules.tables())
+    await require_ready(clinic, source.publication, await rules.names(store, source.slot))
     numbers = Numbers(await opened(connected(config.storage_dsn, "numbers", schema=schema)))
     writer = await open_or_begin(store, clinic, config, numbers)
     writer.row_most = config.replicate.row_bytes
-    wanted = Wanted(
-        config.source_dsn, source.slot, source.publication, rules.tables(), partial(digest_of, rules)
+    force = await rules.take(store, source.slot)
+    copies = Copies(
+        Wanted(
+            config.source_dsn,
+            source.slot,
+            source.publication,
+            force.tables,
+            force.preparing,
+            force.kept,
+            force.new,
+        )
     )
-    copies = Copies(wanted)
-    router = Router(rules)
+    router = Router(force.rules, beside=force.beside)
+    router.anew = copies.anew
     copier = Copier(copies, clinic, notes, Met(router, clinic))
     await copier.prepare()
+    if force.preparing is not None and await deploy.put_in_force_at_once(store, source.slot, force.preparing):
+        mark("rules switched", rules=force.preparing)
+        raise Redeployed  # nothing had to be copied
     writer.lookups = lookups = Lookups(store, router)
     await lookups.open()
     timeout_s = await sender_timeout_s(clinic)
@@ -177,7 +217,8 @@ async def _open(stack: AsyncExitStack, config: Config, rules: Rules) -> Ready:
             agreed=still_agreed,
         )
     )
-    return Ready(stream, Weaver(copies, RowStates(store, source.slot)), copier, lookups, writer)
+    weaver = Weaver(copies, RowStates(store, source.slot))
+    return Ready(stream, weaver, copier, lookups, writer, force, notes)
 
 
 async def open_or_begin(store: Connection, clinic: Connection, config: Config, numbers: Numbers) -> Writer:
@@ -296,6 +337,18 @@ async def _stop_when(stop: asyncio.Event, stream: Stream) -> None:
     await stop.wait()
     stream.stop()
     await asyncio.Event().wait()  # the main path ends by itself, in its own time
+
+
+async def _stop_when_redeployed(ready: Ready, slot: str) -> None:
+    """End, to begin anew, when other rules are in force or to be prepared than those that this began with."""
+    force = ready.force
+    same = {(force.active, force.preparing)}
+    if force.active is None:
+        same.add((force.preparing, None))  # the first of all has come into force, and is routed by already
+    while await deploy.standing(ready.notes, slot) in same:
+        await asyncio.sleep(_HEARD_S)
+    ready.stream.stop()
+    await asyncio.Event().wait()
 
 
 async def _stopped_within(stop: asyncio.Event, seconds: float) -> None:

@@ -28,7 +28,7 @@ UPDATE checkpoints SET fence = fence + 1 WHERE slot = %(slot)s::text RETURNING f
 
 -- name: checkpoint
 SELECT op_id, lsn, fence, system_id, timeline, recorded_at, shown_op_id, shown_lsn,
-       given_up, clock
+       given_up, clock, shown_rules
 FROM checkpoints WHERE slot = %(slot)s::text
 
 -- name: want_all
@@ -101,17 +101,20 @@ CROSS JOIN LATERAL (
 WHERE since.op_id IS NOT NULL
 
 -- name: advance
--- Forward only, and only by the writer whose fence stands. Readers follow unless a table is being copied, and
--- are told what has changed, with the time at which they can see it: a transaction may have begun long before.
--- Postgres folds the notices of one transaction.
+-- Forward only, and only by the writer whose fence stands. Readers follow, and to another set of rules, unless
+-- a table that they see rows of is being copied; and they are told what has changed, with the time at which they
+-- can see it: a transaction may have begun long before. Postgres folds the notices of one transaction.
 WITH stored AS (
     SELECT %(op_id)s::bigint AS op_id, %(lsn)s::pg_lsn AS lsn, NOT EXISTS (
-        SELECT FROM tables WHERE tables.slot = %(slot)s::text AND state <> 'copied') AS is_whole),
+        SELECT FROM tables
+        WHERE tables.slot = %(slot)s::text AND state <> 'copied' AND for_rules IS NULL) AS is_whole),
 advanced AS (
     UPDATE checkpoints AS c
     SET op_id = stored.op_id, lsn = stored.lsn, clock = %(clock)s::float8, recorded_at = now(),
         shown_op_id = CASE WHEN is_whole THEN stored.op_id ELSE shown_op_id END,
-        shown_lsn = CASE WHEN is_whole THEN stored.lsn ELSE shown_lsn END
+        shown_lsn = CASE WHEN is_whole THEN stored.lsn ELSE shown_lsn END,
+        shown_rules = CASE WHEN is_whole THEN (SELECT id FROM rule_sets AS r
+                                               WHERE r.slot = %(slot)s::text AND r.state = 'active') ELSE shown_rules END
     FROM stored
     WHERE slot = %(slot)s::text AND fence = %(fence)s::bigint
       AND c.op_id <= stored.op_id AND c.lsn <= stored.lsn

@@ -98,7 +98,7 @@ SELECT pg_catalog.pg_current_snapshot()::text
 
 -- name: known
 -- Every table of a slot's stream.
-SELECT oid, namespace, name, membership, columns, form, rules, state, copied_to, rows_copied, rows_expected,
+SELECT oid, namespace, name, membership, columns, form, for_rules, state, copied_to, rows_copied, rows_expected,
        has_holes
 FROM tables WHERE slot = %(slot)s::text ORDER BY namespace, name
 
@@ -107,14 +107,14 @@ FROM tables WHERE slot = %(slot)s::text ORDER BY namespace, name
 SELECT EXISTS (SELECT FROM tables WHERE slot = %(slot)s::text AND state = 'wanted')
 
 -- name: want
--- A table to be copied, or copied again. By other rules, whatever streamed past before may have been put elsewhere.
-INSERT INTO tables (slot, oid, namespace, name, membership, columns, form, rules, state, rows_expected, wanted_at)
+-- A table to be copied, or copied again.
+INSERT INTO tables (slot, oid, namespace, name, membership, columns, form, for_rules, state, rows_expected, wanted_at)
 VALUES (%(slot)s::text, %(oid)s::bigint, %(namespace)s::text, %(name)s::text, %(membership)s::text,
-        %(columns)s::text, %(form)s::text, %(rules)s::text, 'wanted', %(rows)s::bigint, now())
+        %(columns)s::text, %(form)s::text, %(for_rules)s::bigint, 'wanted', %(rows)s::bigint, now())
 ON CONFLICT (slot, oid) DO UPDATE
 SET namespace = excluded.namespace, name = excluded.name, membership = excluded.membership,
-    columns = excluded.columns, form = excluded.form, rules = excluded.rules, state = 'wanted',
-    may_be_stale = tables.may_be_stale OR tables.state <> 'wanted' OR tables.rules IS DISTINCT FROM excluded.rules,
+    columns = excluded.columns, form = excluded.form, for_rules = excluded.for_rules, state = 'wanted',
+    may_be_stale = tables.may_be_stale OR tables.state <> 'wanted',
     rows_expected = excluded.rows_expected, wanted_at = now(),
     begun_op_id = NULL, copied_to = NULL, rows_copied = 0, begun_at = NULL, copied_at = NULL, has_holes = false
 

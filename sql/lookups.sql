@@ -55,15 +55,15 @@ ORDER BY subkey LIMIT %(limit)s::bigint
 
 -- name: read_due
 -- The rows whose moment has come, the earliest first; but for those that are not moved, as above.
-SELECT key, value, subkey FROM lookups AS l
-WHERE lookup = '@due' AND key <= %(upto)s::text
+SELECT lookup, key, value, subkey FROM lookups AS l
+WHERE lookup = ANY (%(names)s::text[]) AND key <= %(upto)s::text
   AND NOT EXISTS (SELECT FROM tables AS t WHERE t.state = 'copying' AND t.may_be_stale
                   AND t.oid = split_part(l.subkey, '/', 1)::bigint AND l.op_id <= t.begun_op_id)
 ORDER BY key, subkey LIMIT %(limit)s::bigint
 
 -- name: next_due
 SELECT min(key) FROM lookups AS l
-WHERE lookup = '@due'
+WHERE lookup = ANY (%(names)s::text[])
   AND NOT EXISTS (SELECT FROM tables AS t WHERE t.state = 'copying' AND t.may_be_stale
                   AND t.oid = split_part(l.subkey, '/', 1)::bigint AND l.op_id <= t.begun_op_id)
 

@@ -36,3 +36,14 @@ LIMIT %(most)s::integer
 
 -- name: now
 SELECT extract(epoch FROM transaction_timestamp())::double precision
+
+-- name: sizes
+-- How many rows these tables are thought to have, and how many bytes they take, with those of their partitions.
+SELECT wanted.oid, coalesce(sum(greatest(leaf.reltuples, 0)), 0)::bigint,
+       coalesce(sum(pg_catalog.pg_table_size(leaf.oid)), 0)::bigint
+FROM unnest(%(oids)s::bigint[]) AS wanted (oid)
+JOIN pg_catalog.pg_class AS c ON c.oid = wanted.oid
+LEFT JOIN pg_catalog.pg_class AS leaf
+  ON leaf.relkind = 'r' AND CASE c.relkind WHEN 'p' THEN leaf.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree(c.oid))
+                                           ELSE leaf.oid = c.oid END
+GROUP BY wanted.oid

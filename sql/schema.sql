@@ -29,6 +29,8 @@ CREATE TABLE checkpoints (
     given_up     text,
     -- The time, in seconds since 1970, at which rows are where they are: rules may speak of it.
     clock        float8      NOT NULL DEFAULT 0,
+    -- Which set was in force at the shown checkpoint: what readers go by.
+    shown_rules  bigint,
     CHECK (shown_op_id <= op_id AND shown_lsn <= lsn),
     CHECK ((shown_op_id IS NULL) = (shown_lsn IS NULL))
 );
@@ -45,8 +47,6 @@ CREATE TABLE tables (
     columns        text        NOT NULL,
     -- What else the catalogue said of it, to notice what the log does not tell.
     form           text        NOT NULL DEFAULT '',
-    -- What its rows in the buckets were made by: a digest of the rules about it; none from before there was one.
-    rules          text,
     state          text        NOT NULL CHECK (state IN ('wanted', 'copying', 'copied')),
     -- What was put before this op and not since is no longer in the table when the copy ends.
     begun_op_id    bigint,
@@ -61,7 +61,50 @@ CREATE TABLE tables (
     wanted_at      timestamptz NOT NULL,
     begun_at       timestamptz,
     copied_at      timestamptz,
+    -- Set while only the set that is being prepared reads it: what readers see does not wait for it.
+    for_rules      bigint,
     PRIMARY KEY (slot, oid)
+);
+
+-- Every set of rules that was deployed. At most one is in force, and at most one is being prepared.
+CREATE TABLE rule_sets (
+    slot         text        NOT NULL,
+    -- The number of the deploy: the version of whatever first means in it what it means.
+    id           bigint      NOT NULL,
+    content      text        NOT NULL,
+    -- Whether the configuration named it, or somebody deployed it by hand.
+    origin       text        NOT NULL CHECK (origin IN ('config', 'command')),
+    state        text        NOT NULL CHECK (state IN ('preparing', 'active', 'retired', 'failed')),
+    -- Why it never was in force, or is so no more.
+    why          text,
+    -- The version of each of its definitions and lookups.
+    versions     jsonb       NOT NULL,
+    stored_at    timestamptz NOT NULL DEFAULT now(),
+    begun_at     timestamptz,
+    active_at    timestamptz,
+    ended_at     timestamptz,
+    -- When everything that only it needed had been removed.
+    cleaned_at   timestamptz,
+    PRIMARY KEY (slot, id)
+);
+CREATE UNIQUE INDEX rule_sets_active ON rule_sets (slot) WHERE state = 'active';
+CREATE UNIQUE INDEX rule_sets_preparing ON rule_sets (slot) WHERE state = 'preparing';
+
+-- Tables whose rows the buckets in force have, and which are read once more for what is new in a set.
+CREATE TABLE rule_copies (
+    slot           text    NOT NULL,
+    rules          bigint  NOT NULL,
+    oid            bigint  NOT NULL,
+    state          text    NOT NULL CHECK (state IN ('wanted', 'copying', 'copied')),
+    -- The key of the last row copied, one text per key column.
+    copied_to      text[],
+    rows_copied    bigint  NOT NULL DEFAULT 0,
+    rows_expected  bigint  NOT NULL DEFAULT 0,
+    begun_at       timestamptz,
+    copied_at      timestamptz,
+    PRIMARY KEY (slot, rules, oid),
+    FOREIGN KEY (slot, rules) REFERENCES rule_sets ON DELETE CASCADE,
+    FOREIGN KEY (slot, oid) REFERENCES tables ON DELETE CASCADE
 );
 
 -- The newest version of each row of a table whose changes do not carry the row as it was (any replica

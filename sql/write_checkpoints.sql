@@ -35,10 +35,6 @@ SELECT w.user_id, w.client_id, w.id, w.lsn <= %(lsn)s::pg_lsn FROM write_checkpo
 JOIN unnest(%(user_ids)s::text[], %(client_ids)s::text[]) AS asked (user_id, client_id)
   ON (w.user_id, w.client_id) = (asked.user_id, asked.client_id)
 
--- name: forget
--- Of clients that have not asked for so long.
-DELETE FROM write_checkpoints WHERE requested_at < now() - %(age)s::interval
-
 -- name: tell
 -- What rows say: these writes are seen by who sees the source up to there. Numbers only grow.
 WITH stored AS (

@@ -32,10 +32,11 @@ from replicator.rules.lookups import (
     apply,
     due_at,
     due_key,
+    outer_of,
     shift,
     withdraw,
 )
-from replicator.rules.route import Intent, Leave, Router, Truncated, Written
+from replicator.rules.route import ForNew, Intent, Leave, Router, Truncated, Written
 from replicator.wal.messages import Row
 from replicator.wal.transactions import Change, Kind
 
@@ -57,20 +58,24 @@ class Lookups:
 
     def __init__(self, connection: Connection, router: Router) -> None:
         self._connection, self._router = connection, router
-        self._joined = sorted(
-            {j.lookup for v in router.rules.variants() for q in v.data for t in q.terms for j in t.joins}
+        variants = [variant for rules in router.all_rules() for variant in rules.variants()]
+        lookups = [lookup for rules in router.all_rules() for lookup in rules.lookups]
+        terms = [(v.name, term) for v in variants for query in v.data for term in query.terms]
+        self._joined = sorted({join.lookup for _, term in terms for join in term.joins})
+        #: Where rows whose place depends on the time are entered. What others stand there for is over.
+        self._dues = sorted(
+            {DUE + name for name, term in terms if term.windows}
+            | {DUE + lookup.id for lookup in lookups if lookup.windows}
         )
         self._next_due: str | None = None
         #: The last of the rows that time has moved on, while it does so.
         self._moved_on = "", ""
         #: Whether anything is entered at all, by these rules or, from before, by others.
-        self._is_used = bool(router.rules.lookups) or any(
-            term.joins or term.windows for v in router.rules.variants() for q in v.data for term in q.terms
-        )
+        self._is_used = bool(lookups) or any(term.joins or term.windows for _, term in terms)
 
     async def open(self) -> None:
         """Know when the next row's moment comes, and what other rules may have left behind."""
-        self._next_due = (await rows(self._connection, _q.next_due))[0][0]
+        self._next_due = (await rows(self._connection, _q.next_due, names=self._dues))[0][0]
         self._is_used = self._is_used or (await rows(self._connection, _q.stands_any))[0][0]
 
     @property
@@ -82,17 +87,20 @@ class Lookups:
 
     async def route(self, changes: Sequence[Change], batch: Batch) -> list[Intent]:
         """What buckets and lookups should come to hold because of these changes, in their order."""
-        if not self._router.is_joined(changes):
-            return self._router.route(changes, batch.now)
+        router = self._router
+        if isinstance(changes, ForNew) and router.new is not None:
+            router = router.new
+        if not router.is_joined(changes):
+            return router.route(changes, batch.now)
         steps: list[Step] = []
         for change in changes:
-            table = self._router.compiled(change.relation)
+            table = router.compiled(change.relation)
             if table is not None and change.kind is Kind.TRUNCATE:
                 await batch.add(await self._apply(steps, batch, batch.now))
                 steps = []
                 await batch.add([Truncated(table.prefix)])
             elif table is not None:
-                steps.append(_step(table, change.old, change.new, batch.now, batch.now))
+                steps.append(self._step(table, change.old, change.new, batch.now, batch.now))
         return await self._apply(steps, batch, batch.now)
 
     def written(self, changes: Sequence[Change], now: float) -> list[Written]:
@@ -105,15 +113,16 @@ class Lookups:
         self._moved_on = "", ""
         while self._next_due is not None and self._next_due <= upto:
             await batch.rest()
-            found = await rows(self._connection, _q.read_due, upto=upto, limit=PAGE)
-            steps = []
-            for _, value, subkey in found:
+            found = await rows(self._connection, _q.read_due, names=self._dues, upto=upto, limit=PAGE)
+            steps: dict[tuple[str, str], Step] = {}
+            for _, key, value, subkey in found:
                 outer = self._outer(value, subkey)
-                if outer is not None:
-                    steps.append(_step(outer.table, outer.row, outer.row, then, batch.now))
-            await batch.add(await self._apply(steps, batch, then))
+                # It may stand there for several reasons, at several moments: it is moved on once.
+                if outer is not None and _is_turn(outer, key, then, batch.now):
+                    steps[key, subkey] = self._step(outer.table, outer.row, outer.row, then, batch.now)
+            await batch.add(await self._apply(list(steps.values()), batch, then))
             # Whatever became of the rows: these moments are over.
-            await batch.add([Leave(DUE, key, value, subkey) for key, value, subkey in found])
+            await batch.add([Leave(*entry) for entry in found])
             await batch.rest()
             await self.open()
 
@@ -174,7 +183,7 @@ class Lookups:
                 if not page:
                     break
                 after = page[-1][1]
-                outers = [outer for value, subkey in page if (outer := self._outer(value, subkey))]
+                outers = [outer for value, subkey in page if (outer := self._outer(value, subkey, lookup))]
                 await self._read(view, {n for o in outers for n in o.table.needs(o.row)})
                 intents: list[Intent] = []
                 for outer in outers:
@@ -182,9 +191,19 @@ class Lookups:
                 await batch.add(intents)
 
     def _note_due(self, step: Step) -> None:
-        if step.new is not None and (at := step.table.due(step.new, step.now)) is not None:
+        if step.new is None:
+            return
+        for _, at in step.table.dues(step.new, step.now):
             key = due_key(at)
             self._next_due = key if self._next_due is None else min(self._next_due, key)
+
+    def _step(self, table: Compiled, old: Row | None, new: Row | None, then: float, now: float) -> Step:
+        def packed(row: Row | None) -> str:
+            return "" if row is None else pack_row(row, table.relation).decode()
+
+        is_kept, is_anew = table.is_kept, table.relation.oid in self._router.anew
+        old_packed, new_packed = (packed(old), packed(new)) if is_kept else ("", "")
+        return Step(table, old, new, then, now, old_packed, new_packed, is_anew)
 
     # -- what is stored ----------------------------------------------------------------------------
 
@@ -217,8 +236,10 @@ class Lookups:
         counted = Counter((lookup, key) for lookup, key, _, _ in found)
         view.wide = {need for need, count in counted.items() if count > most}
         for lookup, key, value, subkey in found:
-            if (lookup, key) not in view.wide and (outer := self._outer(value, subkey)):
-                view.outer[lookup, key][subkey] = outer
+            if (lookup, key) not in view.wide:
+                outer = self._outer(value, subkey, lookup.removeprefix(OUTER))
+                if outer is not None:
+                    view.outer[lookup, key][subkey] = outer
 
     async def _entries(self, query: bytes, asked: Sequence[Need], **more: object) -> list[TupleRow]:
         if not asked:
@@ -226,19 +247,18 @@ class Lookups:
         values = {"lookups": [lookup for lookup, _ in asked], "keys": [key for _, key in asked]}
         return await rows(self._connection, query, **values, **more)
 
-    def _outer(self, packed: str, subkey: str) -> Outer | None:
+    def _outer(self, packed: str, subkey: str, lookup: str | None = None) -> Outer | None:
         """A row as it was entered; None if its table has changed since, for then it is copied again."""
         table = self._router.known(int(subkey.partition("/")[0]))
         row = None if table is None else unpack_row(packed.encode(), table.relation)
-        return None if table is None or row is None else Outer(table, row)
+        if table is None or row is None:
+            return None
+        return Outer(table, row) if lookup is None else outer_of(table, row, lookup)
 
 
-def _step(table: Compiled, old: Row | None, new: Row | None, then: float, now: float) -> Step:
-    def packed(row: Row | None) -> str:
-        return "" if row is None else pack_row(row, table.relation).decode()
-
-    is_kept = table.is_kept
-    return Step(table, old, new, then, now, packed(old) if is_kept else "", packed(new) if is_kept else "")
+def _is_turn(outer: Outer, key: str, then: float, now: float) -> bool:
+    at = outer.table.turn(outer.row, then, now)
+    return at is not None and due_key(at) == key
 
 
 def _needs_of(steps: Iterable[Step], joined: Iterable[str]) -> tuple[set[Need], set[Need]]:
@@ -246,7 +266,7 @@ def _needs_of(steps: Iterable[Step], joined: Iterable[str]) -> tuple[set[Need], 
     brings = frozenset(joined)
     needs: set[Need] = set()
     changing: set[Need] = set()
-    for table, old, new, then, now, _, _ in steps:
+    for table, old, new, then, now, _, _, _ in steps:
         for row, at in ((old, then), (new, now)):
             if row is not None:
                 needs.update(table.needs(row))

@@ -74,3 +74,5 @@ class Position(NamedTuple):
     given_up: str | None
     #: The time at which rows are where they are, in seconds since 1970.
     clock: float = 0.0
+    #: Which set of rules was in force at what readers see.
+    shown_rules: int | None = None

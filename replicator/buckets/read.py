@@ -36,10 +36,10 @@ async def position(connection: Connection, slot: str) -> Position | None:
     found = await rows(connection, _q.checkpoint, slot=slot)
     if not found:
         return None
-    op_id, lsn, fence, system_id, timeline, recorded_at, shown_op_id, shown_lsn, given_up, clock = found[0]
+    op_id, lsn, fence, system_id, timeline, recorded_at, shown_op_id, shown_lsn, given_up, *rest = found[0]
     stored = Checkpoint(OpId(op_id), Lsn.parse(lsn))
     shown = None if shown_op_id is None else Checkpoint(OpId(shown_op_id), Lsn.parse(shown_lsn))
-    return Position(stored, shown, fence, system_id, timeline, recorded_at, given_up, clock)
+    return Position(stored, shown, fence, system_id, timeline, recorded_at, given_up, *rest)
 
 
 async def follow(

@@ -13,6 +13,7 @@ from replicator.wal.snapshot import Table
 from replicator.wal.window import Key
 
 _q = queries.load("copy")
+_kept = queries.load("rows")
 
 
 @dataclass(slots=True)
@@ -25,8 +26,8 @@ class TableState:
     membership: str
     columns: str
     form: str
-    #: What the rules made of it when it was last wanted, or nothing from before that was kept.
-    rules: str | None
+    #: The set of rules that is being prepared, while only that one reads it.
+    for_rules: int | None
     state: str
     copied_to: Key | None
     rows_copied: int
@@ -87,7 +88,7 @@ async def load(storage: Connection, slot: str) -> dict[int, TableState]:
     return {state.oid: state for state in states}
 
 
-async def want(storage: Connection, slot: str, table: Table, rules: str) -> None:
+async def want(storage: Connection, slot: str, table: Table, for_rules: int | None) -> None:
     """A table to be copied from its first row."""
     relation = table.relation
     values = {
@@ -98,10 +99,17 @@ async def want(storage: Connection, slot: str, table: Table, rules: str) -> None
         "membership": table.membership,
         "columns": fingerprint(relation),
         "form": json.dumps(table.form),
-        "rules": rules,
+        "for_rules": for_rules,
         "rows": table.rows_estimated,
     }
     await storage.execute(_q.want, values)
+
+
+async def forget(storage: Connection, slot: str, oid: int) -> None:
+    """A table, and its rows as they were last seen."""
+    async with storage.transaction():
+        await storage.execute(_kept.forget_rows, {"slot": slot, "oid": oid})
+        await storage.execute(_q.forget_table, {"slot": slot, "oid": oid})
 
 
 async def want_again(storage: Connection, slot: str, oid: int, columns: str | None = None) -> None:

@@ -5,14 +5,26 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from replicator import queries
-from replicator.buckets.tables import TableState, fingerprint, is_rewritten, load, want, want_again
-from replicator.copying.copies import Copies, Restarted
+from replicator.buckets import deploy
+from replicator.buckets.deploy import RuleCopy
+from replicator.buckets.tables import (
+    TableState,
+    fingerprint,
+    forget,
+    is_rewritten,
+    load,
+    want,
+    want_again,
+)
+from replicator.copying.copies import Copies, Refused, Restarted
 from replicator.database import Connection, rows
-from replicator.errors import TableReentered
+from replicator.errors import SourceUnready, TableReentered
 from replicator.marks import mark
+from replicator.wal.names import qualify
 from replicator.wal.preflight import find_missing
 from replicator.wal.snapshot import (
     Moved,
@@ -54,13 +66,31 @@ class Copier:
     async def prepare(self) -> None:
         """Know the tables before the stream begins: nothing is shown until they have been copied."""
         self._copies.tables = await load(self._storage, self._wanted.slot)
+        await self._forget_unread()
+        if self._wanted.preparing is not None:
+            self._copies.again = await deploy.copies(self._storage, self._wanted.slot, self._wanted.preparing)
+            self._copies.anew |= {oid for oid, copy in self._copies.again.items() if not copy.is_copied}
         await self._look(first=True)
+
+    async def _forget_unread(self) -> None:
+        """Tables that no rule names any more: from here on their changes pass by, and nothing kept is true.
+
+        Only buckets of rules that are over have rows of them. It is done before any change passes by: other
+        rules may name them again, and this end before it hears anything.
+        """
+        for oid, state in list(self._copies.tables.items()):
+            if not self._wanted.reads(state.namespace, state.name):
+                await forget(self._storage, self._wanted.slot, oid)
+                del self._copies.tables[oid]
+                mark("table gone", level=logging.INFO, table=qualify(state.namespace, state.name))
 
     async def run(self) -> None:
         """Copy what is wanted, then wait until something is again; for ever."""
         while True:
             for state in [state for state in self._copies.tables.values() if not state.is_copied]:
                 await self._copy(state)
+            for copy in [copy for copy in self._copies.again.values() if not copy.is_copied]:
+                await self._copy_again(copy)
             await self._wait()
             await self._look()
 
@@ -87,23 +117,22 @@ class Copier:
         await self._meet(list(found.values()))
         self._copies.partitioned = frozenset(oid for oid, table in found.items() if table.kind == "p")
         self._copies.catalogue = found.copy()  # from which the stream strikes what it finds otherwise
-        missing = await find_missing(self._source, wanted.publication, wanted.tables, list(found.values()))
+        missing = await self._find_missing(list(found.values()))
         if first and missing:
             mark("table missing", level=logging.WARNING, tables=", ".join(missing))
         asked = await load(self._storage, wanted.slot)
-        by_other_rules: list[str] = []
         for oid, table in found.items():
             known, stored = tables.get(oid), asked.get(oid)
-            require_whole(table, wanted.publication)
+            with self._for_new(table):
+                require_whole(table, wanted.publication)
             if known is None or not known.membership or (stored is not None and stored.state == "wanted"):
                 await self._want(table)
+            elif known.membership != table.membership and known.for_rules is not None:
+                await self._want(table)  # nobody has seen anything of it yet
             elif known.membership != table.membership:
                 raise _reentered(known, table, wanted.publication)
             elif (known.namespace, known.name) != (table.relation.namespace, table.relation.name):
                 await self._write("changed", oid)
-            elif known.rules != self._digest(table):
-                by_other_rules.append(table.label)
-                await self._want(table)
             elif is_rewritten(known.form, table.form, table.membership):
                 mark("rewritten", level=logging.WARNING, table=table.label)
                 await self._want(table)
@@ -112,14 +141,14 @@ class Copier:
             elif known.form != (form := json.dumps(table.form)):
                 await self._storage.execute(_q.accept_form, {"slot": wanted.slot, "oid": oid, "form": form})
                 known.form = form
+            await self._note_rules(table)
         for oid in [oid for oid in tables if oid not in found]:
             await self._write("gone", oid)
-        if by_other_rules:
-            mark("rules changed", level=logging.INFO, tables=", ".join(by_other_rules))
 
     async def _want(self, table: Table) -> None:
-        relation, rules = table.relation, self._digest(table)
-        await want(self._storage, self._wanted.slot, table, rules)
+        relation, wanted = table.relation, self._wanted
+        for_rules = wanted.for_rules(relation.namespace, relation.name)
+        await want(self._storage, wanted.slot, table, for_rules)
         self._copies.abandon(relation.oid)
         self._copies.tables[relation.oid] = TableState(
             relation.oid,
@@ -128,16 +157,62 @@ class Copier:
             table.membership,
             fingerprint(relation),
             json.dumps(table.form),
-            rules,
+            for_rules,
             "wanted",
             None,
             0,
             table.rows_estimated,
             False,
         )
+        if self._copies.cover(relation.oid):
+            await self._note_copy(self._copies.again[relation.oid])
 
-    def _digest(self, table: Table) -> str:
-        return self._wanted.digest(table.relation.namespace, table.relation.name)
+    # -- what is new in the rules ------------------------------------------------------------------
+
+    async def _note_rules(self, table: Table) -> None:
+        """Whether only the set in preparation reads a table, and whether that needs it read once more."""
+        relation, wanted = table.relation, self._wanted
+        oid, where = relation.oid, (relation.namespace, relation.name)
+        state = self._copies.tables[oid]
+        if state.for_rules != (for_rules := wanted.for_rules(*where)):
+            await deploy.set_for(self._storage, wanted.slot, oid, for_rules)
+            state.for_rules = for_rules
+        if not wanted.is_new(*where) or oid in self._copies.again:
+            return
+        # What is copied for everybody from its first row on is copied for the new rules as well.
+        is_covered = state.state == "wanted"
+        copy = RuleCopy(oid, "copied" if is_covered else "wanted", None, 0, table.rows_estimated)
+        await self._note_copy(copy)
+        self._copies.again[oid] = copy
+        if not is_covered:
+            self._copies.anew.add(oid)
+
+    async def _note_copy(self, copy: RuleCopy) -> None:
+        assert self._wanted.preparing is not None, "it is copied for a set"
+        await deploy.want_copy(self._storage, self._wanted.slot, self._wanted.preparing, copy)
+
+    async def _find_missing(self, found: Sequence[Table]) -> list[str]:
+        """Tables that are not there: reason enough to stay with the set in force, if there is one."""
+        wanted, source = self._wanted, self._source
+        if wanted.kept is None:
+            return await find_missing(source, wanted.publication, wanted.tables, found)
+        try:
+            missing = await find_missing(source, wanted.publication, wanted.new, found)
+        except SourceUnready as error:
+            raise Refused(error.what) from error
+        if missing:
+            raise Refused(f"the source has no table {', '.join(missing)}")
+        return await find_missing(source, wanted.publication, wanted.kept, found)
+
+    @contextmanager
+    def _for_new(self, table: Table) -> Iterator[None]:
+        """What is wrong with a table that only the set in preparation reads is wrong with that set."""
+        try:
+            yield
+        except SourceUnready as error:
+            if self._wanted.for_rules(table.relation.namespace, table.relation.name) is None:
+                raise
+            raise Refused(error.what) from error
 
     # -- one copy ----------------------------------------------------------------------------------
 
@@ -146,7 +221,8 @@ class Copier:
         table = self._copies.catalogue.get(state.oid)
         if table is None:
             return  # gone meanwhile; the mark that says so is on its way
-        require_key(table)
+        with self._for_new(table):
+            require_key(table)
         mark("copying", level=logging.INFO, table=table.label, rows_estimated=state.rows_expected)
         self._copies.windows.watch(state.oid)
         if state.has_holes:
@@ -165,10 +241,29 @@ class Copier:
         self._copies.windows.forget(state.oid)
         mark("copied", level=logging.INFO, table=table.label, rows=state.rows_copied)
 
-    async def _copy_rows(self, table: Table, after: Key | None) -> None:
+    async def _copy_again(self, copy: RuleCopy) -> None:
+        """Read one table for what is new in the rules. Everything else has its rows and goes on with them."""
+        table, state = self._copies.catalogue.get(copy.oid), self._copies.tables.get(copy.oid)
+        if table is None or state is None or not state.is_copied:
+            return  # first it is copied for everybody
+        rules = self._wanted.preparing
+        mark("copying", level=logging.INFO, table=table.label, rows_estimated=copy.rows_expected, rules=rules)
+        self._copies.windows.watch(copy.oid)
+        try:
+            await self._copy_rows(table, copy.copied_to, rules=rules)
+            await self._finish(copy.oid, rules=rules)
+        except (Restarted, Moved):
+            self._copies.abandon(copy.oid)
+            self._copies.catalogue.pop(copy.oid, None)
+            self._copies.poke()
+            return
+        self._copies.windows.forget(copy.oid)
+        mark("copied", level=logging.INFO, table=table.label, rows=copy.rows_copied, rules=rules)
+
+    async def _copy_rows(self, table: Table, after: Key | None, rules: int | None = None) -> None:
         limit = _FIRST_ROWS
         while True:
-            merged = await self._chunk(table, after, limit)
+            merged = await self._chunk(table, after, limit, rules=rules)
             if merged.is_stale:
                 continue
             after, limit = merged.chunk.last_key or after, next_limit(limit, merged.chunk)
@@ -190,28 +285,36 @@ class Copier:
                     self._copies.note_hole(oid, key)
 
     async def _chunk(
-        self, table: Table, after: Key | None, limit: int, only: Sequence[Key] | None = None
+        self,
+        table: Table,
+        after: Key | None,
+        limit: int,
+        only: Sequence[Key] | None = None,
+        rules: int | None = None,
     ) -> Merged:
         oid, windows = table.relation.oid, self._copies.windows
         name = self._copies.name_mark()
         future = self._copies.expect(name, oid)
         windows.expect(name, oid, table.key_at)
-        await write_mark(self._source, mark="low", name=name, oid=oid)
+        for_new = {} if rules is None else {"rules": rules}
+        await write_mark(self._source, mark="low", name=name, oid=oid, **for_new)
         chunk = await read_chunk(
             self._source, self._wanted.publication, table, after=after, limit=limit, only=only
         )
         mark("read", oid=oid, rows=len(chunk.rows))
         windows.deposit(name, chunk)
-        await write_mark(self._source, mark="high", name=name, oid=oid, holes=int(only is not None))
+        is_holes = int(only is not None)
+        await write_mark(self._source, mark="high", name=name, oid=oid, holes=is_holes, **for_new)
         merged = await future
         assert merged is not None, "a high mark brings what was merged"
         return merged
 
-    async def _finish(self, oid: int) -> None:
+    async def _finish(self, oid: int, rules: int | None = None) -> None:
         """Write that the copy is complete, and wait until that has been acted on."""
         name = self._copies.name_mark()
         future = self._copies.expect(name, oid)
-        await write_mark(self._source, mark="done", name=name, oid=oid)
+        for_new = {} if rules is None else {"rules": rules}
+        await write_mark(self._source, mark="done", name=name, oid=oid, **for_new)
         await future
 
     async def _write(self, kind: str, oid: int) -> None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from replicator.buckets.deploy import RuleCopy
 from replicator.buckets.tables import TableState
+from replicator.wal.names import matches
 from replicator.wal.snapshot import Table
 from replicator.wal.window import Key, Merged, Windows
 
@@ -26,12 +28,39 @@ class Wanted:
     slot: str
     publication: str
     tables: Sequence[tuple[str, str]]
-    #: A digest of what the rules make of the table of this schema and name.
-    digest: Callable[[str, str], str]
+    #: The set of rules that is to be put in force when everything has been copied, if there is one.
+    preparing: int | None = None
+    #: The tables of the set in force, if that one is prepared beside it; and those of what is new in it.
+    kept: Sequence[tuple[str, str]] | None = None
+    new: Sequence[tuple[str, str]] = ()
+
+    def for_rules(self, namespace: str, name: str) -> int | None:
+        """The set in preparation, if only that one reads this table."""
+        is_kept = self.kept is None or _names(self.kept, namespace, name)
+        return None if is_kept else self.preparing
+
+    def is_new(self, namespace: str, name: str) -> bool:
+        """Whether what is new in the set in preparation reads this table."""
+        return _names(self.new, namespace, name)
+
+    def reads(self, namespace: str, name: str) -> bool:
+        return _names(self.tables, namespace, name)
+
+
+def _names(names: Sequence[tuple[str, str]], namespace: str, name: str) -> bool:
+    return any(matches(n, namespace) and matches(t, name) for n, t in names)
 
 
 class Restarted(Exception):
     """The table changed while it was being copied; the copy begins again."""
+
+
+class Refused(Exception):
+    """The set of rules in preparation cannot be prepared, and says why; the one in force goes on alone."""
+
+
+class Redeployed(Exception):
+    """Another set of rules is in force, or to be prepared: everything is opened anew."""
 
 
 class Copies:
@@ -41,6 +70,10 @@ class Copies:
         self.wanted = wanted
         #: By oid, how far each copy has come.
         self.tables: dict[int, TableState] = {}
+        #: By oid, how far each table has come that is read once more, for what is new in the rules.
+        self.again: dict[int, RuleCopy] = {}
+        #: Those of them that have not been read whole. What is new has not seen all their rows.
+        self.anew: set[int] = set()
         #: By oid, what the source's catalogue said when it was last looked at.
         self.catalogue: dict[int, Table] = {}
         #: Those whose rows are in partitions, each of which decides what the log tells of its old rows.
@@ -99,6 +132,18 @@ class Copies:
                 del self._awaited[name]
                 if not future.done():
                     future.set_exception(Restarted())
+
+    def cover(self, oid: int) -> bool:
+        """The table is copied for everybody, from its first row, and with that for what is new in the rules.
+
+        Answers whether that has to be noted.
+        """
+        copy = self.again.get(oid)
+        self.anew.discard(oid)
+        if copy is None or copy.is_copied:
+            return False
+        copy.state = "copied"
+        return True
 
     # -- holes -------------------------------------------------------------------------------------
 

@@ -6,7 +6,10 @@ import json
 import logging
 from collections.abc import AsyncIterator, Collection, Sequence
 
+from psycopg.rows import TupleRow
+
 from replicator import queries
+from replicator.buckets.deploy import put_in_force
 from replicator.buckets.rows import RowStates
 from replicator.buckets.tables import TableState, fingerprint, is_only_wider
 from replicator.buckets.write import Batch
@@ -14,13 +17,15 @@ from replicator.copying.copies import Copies
 from replicator.database import connected
 from replicator.errors import SourceUnready
 from replicator.marks import mark
+from replicator.rules.route import ForNew
 from replicator.wal.messages import Relation
-from replicator.wal.names import matches, qualify
+from replicator.wal.names import qualify
 from replicator.wal.snapshot import PREFIX, read_tables
 from replicator.wal.transactions import Change, Kind, Transaction
 from replicator.wal.window import Key, Merged, key_of
 
 _q = queries.load("copy")
+_deploy = queries.load("deploy")
 
 
 class Weaver:
@@ -29,6 +34,7 @@ class Weaver:
     def __init__(self, copies: Copies, states: RowStates) -> None:
         self._copies, self._wanted = copies, copies.wanted
         self._row_states = states
+        self._has_switched = False
 
     async def weave(self, piece: Transaction, batch: Batch) -> AsyncIterator[Sequence[Change]]:
         """A piece's changes made whole, and in them the rows of a chunk that ends here; large ones in parts.
@@ -44,6 +50,10 @@ class Weaver:
         for message in piece.messages:
             if message.prefix == PREFIX and (said := self._read(message.content)) is not None:
                 changes = await self._heed(said, batch) or changes
+        if isinstance(changes, ForNew):
+            # Whole rows, of which those that are kept say the same.
+            yield changes
+            return
         if not self._row_states.concern(changes):
             yield self._anew(changes)
             return
@@ -102,16 +112,19 @@ class Weaver:
         name, oid = str(said["name"]), int(said["oid"])
         changes: Sequence[Change] = []
         merged: Merged | None = None
+        for_new = "rules" in said
         match said["mark"]:
             case "low":
-                await self._begin(oid, name, batch)
+                await (self._begin_again if for_new else self._begin)(oid, name, batch)
                 return []
             case "high":
                 merged = self._copies.windows.high(name)
-                if merged is not None and not merged.is_stale:
+                if merged is not None and not merged.is_stale and for_new:
+                    changes = await self._merge_for_new(oid, merged, batch)
+                elif merged is not None and not merged.is_stale:
                     changes = await self._merge(oid, merged, bool(said["holes"]), batch)
             case "done":
-                await self._finish(oid, name, batch)
+                await (self._finish_again if for_new else self._finish)(oid, name, batch)
             case "gone":
                 await self._lose(oid, batch)
             case "changed":
@@ -154,6 +167,49 @@ class Weaver:
         if may_be_stale:
             await batch.sweep(f"{oid}/", begun_op_id)
         self._copies.tables[oid].state, self._copies.tables[oid].has_holes = "copied", False
+        await self._switch(batch)
+
+    # -- what is new in the rules ------------------------------------------------------------------
+
+    async def _begin_again(self, oid: int, name: str, batch: Batch) -> None:
+        if self._copies.windows.low(name) and self._copies.again[oid].state == "wanted":
+            self._copies.again[oid].state = "copying"
+            await batch.note(_deploy.begin_copy, oid, rules=self._wanted.preparing)
+
+    async def _merge_for_new(self, oid: int, merged: Merged, batch: Batch) -> ForNew:
+        copy, chunk = self._copies.again[oid], merged.chunk
+        if chunk.last_key is not None:
+            copy.copied_to, copy.rows_copied = chunk.last_key, copy.rows_copied + len(chunk.rows)
+            values = {"copied_to": list(chunk.last_key), "rows": len(chunk.rows)}
+            await batch.note(_deploy.advance_copy, oid, rules=self._wanted.preparing, **values)
+        mark("chunk", oid=oid, rows=len(merged.changes), new=True)
+        return ForNew(merged.changes)
+
+    async def _finish_again(self, oid: int, name: str, batch: Batch) -> None:
+        if not self._copies.is_awaited(name):
+            return  # the copy has begun again since this was written
+        await batch.note(_deploy.finish_copy, oid, rules=self._wanted.preparing)
+        self._copies.again[oid].state = "copied"
+        self._copies.anew.discard(oid)
+        await self._switch(batch)
+
+    async def _switch(self, batch: Batch) -> None:
+        """Put the set in preparation in force, if that was the last it waited for."""
+        rules = self._wanted.preparing
+        if rules is None or self._has_switched:
+            return
+
+        async def execute(query: bytes) -> list[TupleRow]:
+            return await batch.note(query, 0, rules=rules)
+
+        if await put_in_force(execute):
+            self._has_switched = True
+            mark("rules switched", level=logging.INFO, rules=rules)
+
+    async def _cover(self, oid: int, batch: Batch) -> None:
+        """A copy for everybody begins; it is one for what is new in the rules as well."""
+        if self._copies.cover(oid):
+            await batch.note(_deploy.want_copy, oid, rules=self._wanted.preparing, state="copied", rows=0)
 
     async def _lose(self, oid: int, batch: Batch) -> None:
         """The table is not there any more under a name the rules read: its rows leave the buckets."""
@@ -164,9 +220,11 @@ class Weaver:
         if oid in self._copies.catalogue:
             self._copies.poke()  # it has come back meanwhile, and is copied as one that is new
             return
+        self._copies.again.pop(oid, None)
         await batch.sweep(f"{oid}/")
         await self._row_states.forget(oid, batch)
         await batch.note(_q.forget_table, oid)
+        await self._switch(batch)
         mark("table gone", level=logging.WARNING, table=qualify(state.namespace, state.name))
 
     # -- what the log says of tables ---------------------------------------------------------------
@@ -190,6 +248,7 @@ class Weaver:
             state.columns = columns
             return
         await batch.note(_q.want_again, relation.oid, columns=columns)
+        await self._cover(relation.oid, batch)
         self._copies.abandon(relation.oid)
         state.columns, state.state, state.copied_to, state.rows_copied = columns, "wanted", None, 0
         self._copies.poke()
@@ -200,13 +259,13 @@ class Weaver:
         What the catalogue says of it is found when it is looked at next, which is at once.
         """
         namespace, name = relation.namespace, relation.name
-        if not any(matches(n, namespace) and matches(t, name) for n, t in self._wanted.tables):
+        if not self._wanted.reads(namespace, name):
             return
-        columns, rules = fingerprint(relation), self._wanted.digest(namespace, name)
+        columns, for_rules = fingerprint(relation), self._wanted.for_rules(namespace, name)
         values = {"namespace": namespace, "name": name, "membership": "", "columns": columns}
-        await batch.note(_q.want, relation.oid, form="", rules=rules, rows=0, **values)
+        await batch.note(_q.want, relation.oid, form="", for_rules=for_rules, rows=0, **values)
         self._copies.tables[relation.oid] = TableState(
-            relation.oid, namespace, name, "", columns, "", rules, "wanted", None, 0, 0, False
+            relation.oid, namespace, name, "", columns, "", for_rules, "wanted", None, 0, 0, False
         )
         self._copies.poke()
 
@@ -249,6 +308,7 @@ class Weaver:
                 # Not expected once a table has been copied; copying it again is the sure way.
                 state.state, state.copied_to = "wanted", None
                 await batch.note(_q.want_again, oid, columns=None)
+                await self._cover(oid, batch)
                 self._copies.poke()
 
 

@@ -39,7 +39,7 @@ async def show(*, seconds: float | None, patients: int, rate: float) -> None:
         await first_to_end(
             replicating,
             clinic.work(source, people, rate, random.Random(1)),
-            _watch(config, f'user_data["{people[0]}"]'),
+            _watch(config, f'1#user_data["{people[0]}"]'),
             asyncio.sleep(seconds if seconds is not None else 10**9),
         )
 

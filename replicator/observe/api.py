@@ -8,18 +8,19 @@ from typing import NamedTuple
 
 from starlette.requests import Request as HttpRequest
 
+from replicator.buckets import deploy as deployed
 from replicator.config import Config
 from replicator.database import Connect
 from replicator.observe.copies import recopy
 from replicator.observe.rules import got, user
-from replicator.rules.model import Rules
-from replicator.sync.admin import Admin, Deploy
+from replicator.rules.parse import load_rules, parse_rules
+from replicator.sync.admin import Admin
 from replicator.sync.admin_tokens import AdminTokens
 from replicator.sync.auth import User
 from replicator.sync.auth_keyring import Keyring
+from replicator.sync.feed import Feed
 from replicator.sync.status import Status
 from replicator.sync.status_http import StatusRoutes
-from replicator.text.file import read
 
 
 class Way(NamedTuple):
@@ -32,13 +33,16 @@ class Way(NamedTuple):
 
 def api(
     config: Config,
-    rules: Rules,
+    feed: Feed,
     keyring: Keyring,
     storage: Connect,
     source: Connect,
-    deploy: Deploy | None = None,
 ) -> list[Way]:
-    """Every way to ask; `deploy` is None as long as rules come from the configuration's file alone."""
+    """Every way to ask, by the rules that are in force now."""
+    rules, text = feed.rules, feed.rules_text
+    if not text:  # nothing is shown to anybody yet: by those that will be
+        rules = load_rules(config.rules_path)
+        text = rules.text
     admins = AdminTokens(token.get_secret_value() for token in config.sync.admin_tokens)
 
     async def at_source(who: User) -> Mapping[str, int]:
@@ -54,7 +58,11 @@ def api(
         await recopy(config, (), everything=True, wait=False)
 
     asking = StatusRoutes(Status(config, rules, storage, source, at_source), keyring, admins)
-    text = read(config.rules_path, "It is named by `rules`.")
+
+    async def deploy(text: str) -> None:
+        async with storage() as connection:
+            await deployed.store(connection, config.source.slot, parse_rules(text, "sync_rules"), "command")
+
     admin = Admin(config, rules, text, admins, storage, source, reprocess, deploy)
     return [
         Way("/api/sync/status", "GET", asking.status),

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from typing import Protocol
 
 import click
 
@@ -22,6 +23,23 @@ _q = queries.load("buckets")
 _LOOK_S = 0.5
 #: What a table's state means to who waits for it.
 _STANDING = {"wanted": "waits to be copied", "copying": "being copied", "copied": "copied"}
+
+
+class Copying(Protocol):
+    """A copy, as far as it is shown."""
+
+    @property
+    def oid(self) -> int: ...
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def rows_copied(self) -> int: ...
+    @property
+    def rows_expected(self) -> int: ...
 
 
 async def recopy(config: Config, names: Sequence[str], *, everything: bool, wait: bool) -> list[TableState]:
@@ -65,7 +83,7 @@ def _choose(name: str, known: dict[int, TableState]) -> TableState:
 
 
 async def _watch(storage: Connection, slot: str, oids: set[int]) -> None:
-    draw = _bars() if sys.stderr.isatty() else _lines()
+    draw = drawing()
     told = False
     try:
         while True:
@@ -73,7 +91,7 @@ async def _watch(storage: Connection, slot: str, oids: set[int]) -> None:
             draw(states)
             if all(state.is_copied for state in states):
                 return
-            if not told and not await _is_running(storage, slot):
+            if not told and not await is_running(storage, slot):
                 click.echo("waiting for `replicator run`: nothing is running for this slot", err=True)
                 told = True
             await asyncio.sleep(_LOOK_S)
@@ -81,16 +99,21 @@ async def _watch(storage: Connection, slot: str, oids: set[int]) -> None:
         draw([])
 
 
-async def _is_running(storage: Connection, slot: str) -> bool:
+async def is_running(storage: Connection, slot: str) -> bool:
     """Whether somebody holds the writer's lock."""
     return bool((await rows(storage, _q.is_writing, slot=slot))[0][0])
 
 
-def _lines() -> Callable[[Sequence[TableState]], None]:
+def drawing() -> Callable[[Sequence[Copying]], None]:
+    """What shows copies, as often as it is called; to be called with none at the end."""
+    return _bars() if sys.stderr.isatty() else _lines()
+
+
+def _lines() -> Callable[[Sequence[Copying]], None]:
     """A line whenever a table has got further; for logs and pipes."""
     said: dict[int, str] = {}
 
-    def draw(states: Sequence[TableState]) -> None:
+    def draw(states: Sequence[Copying]) -> None:
         for state in states:
             line = f"{qualify(state.namespace, state.name)}: {_STANDING[state.state]}"
             if state.state != "wanted":
@@ -102,7 +125,7 @@ def _lines() -> Callable[[Sequence[TableState]], None]:
     return draw
 
 
-def _bars() -> Callable[[Sequence[TableState]], None]:
+def _bars() -> Callable[[Sequence[Copying]], None]:
     """A bar for each table, with rows done, expected and the time left."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -117,13 +140,13 @@ def _bars() -> Callable[[Sequence[TableState]], None]:
     bars: dict[int, TaskID] = {}
     progress.start()
 
-    def draw(states: Sequence[TableState]) -> None:
+    def draw(states: Sequence[Copying]) -> None:
         for state in states:
             name = qualify(state.namespace, state.name)
             if state.oid not in bars:
                 bars[state.oid] = progress.add_task(name, total=None)
             expected = max(state.rows_expected, state.rows_copied)
-            total = state.rows_copied if state.is_copied else expected or None
+            total = state.rows_copied if state.state == "copied" else expected or None
             progress.update(bars[state.oid], completed=state.rows_copied, total=total)
         if not states:
             progress.stop()

@@ -37,6 +37,8 @@ Placed = tuple[str, str, int]
 Entry = tuple[str, str, str]
 #: A lookup and a key in it.
 Need = tuple[str, str]
+#: A definition's buckets or a lookup, and when a row next comes to them or leaves them by itself.
+Due = tuple[str, float]
 #: What lookups lead to, for whatever has been asked of them.
 Known = Callable[[Need], Iterable[tuple[Scalar, ...]]]
 #: Told of what could not be evaluated: what it was for, which row, and why.
@@ -59,8 +61,10 @@ class Compiled(NamedTuple):
     #: What must be known of other rows to place it where it belongs because of them.
     needs: Callable[[Row], list[Need]]
     place_joined: Callable[[Row, float, Known], list[Placed]]
-    #: When the row's place or entries next change by themselves, or None.
-    due: Callable[[Row, float], float | None]
+    #: When the row's place or entries next change by themselves, for each that they change in.
+    dues: Callable[[Row, float], list[Due]]
+    #: The first such moment after one time, if it is no later than another: the row's turn to be moved on.
+    turn: Callable[[Row, float, float], float | None]
     #: Whether placing it takes what other rows say, or moves other rows, or depends on the time.
     is_joined: bool
     #: Whether its rows are kept as they are, to be placed again when something else changes.
@@ -68,6 +72,10 @@ class Compiled(NamedTuple):
     #: What a row says of a client's writes, as entries under no key, if tables like this say any of that.
     writes: Callable[[Row, float], list[Entry]] = lambda row, now: []
     has_writes: bool = False
+    #: The lookups in which its rows look something up.
+    looks_up: frozenset[str] = frozenset()
+    #: Where it is of two sets of rules, each by itself: a row may have been met by the one and not the other.
+    parts: tuple[Compiled, ...] = ()
 
 
 def compile_rules(
@@ -87,7 +95,8 @@ def compile_rules(
     maker = _Maker(rules, relation, types, fail)
     joined = {join.lookup for v in rules.variants() for q in v.data for t in q.terms for join in t.joins}
     has_joins = any(term.joins for _, query in queries for term in query.terms)
-    windows = [*_windows_of(queries), *[w for lookup in lookups for w in lookup.windows]]
+    windows = _windows_of(queries, lookups)
+    dues = maker.dues(windows)
     shapes, shape_at = maker.shapes(query for _, query in queries)
     made = Compiled(
         relation,
@@ -99,17 +108,32 @@ def compile_rules(
         bool(lookups),
         maker.needs(queries),
         maker.place_joined(queries, shape_at),
-        maker.due(windows),
+        dues,
+        _turn(dues),
         has_joins or bool(windows) or any(lookup.id in joined for lookup in lookups),
         has_joins or bool(windows),
         maker.entries(writes),
         bool(writes),
+        frozenset(join.lookup for _, query in queries for term in query.terms for join in term.joins),
     )
     return made
 
 
-def _windows_of(queries: Iterable[tuple[Variant, DataQuery]]) -> list[Window]:
-    return [window for _, query in queries for term in query.terms for window in term.windows]
+def _windows_of(
+    queries: Iterable[tuple[Variant, DataQuery]], lookups: Iterable[Lookup]
+) -> dict[str, list[Window]]:
+    """What depends on the time, by what it decides about."""
+    found: dict[str, list[Window]] = {}
+    for variant, query in queries:
+        for term in query.terms:
+            found.setdefault(variant.name, []).extend(term.windows)
+    for lookup in lookups:
+        found.setdefault(lookup.id, []).extend(lookup.windows)
+    return {owner: windows for owner, windows in found.items() if windows}
+
+
+def _turn(dues: Callable[[Row, float], list[Due]]) -> Callable[[Row, float, float], float | None]:
+    return lambda row, then, now: min([at for _, at in dues(row, then) if at <= now], default=None)
 
 
 class _Maker:
@@ -163,14 +187,20 @@ class _Maker:
             body.entry(lookup)
         return body.function("row, now", may_repeat=True)
 
-    def due(self, windows: list[Window]) -> Callable[[Row, float], float | None]:
+    def dues(self, windows: dict[str, list[Window]]) -> Callable[[Row, float], list[Due]]:
         if not windows:
-            return lambda row, now: None
-        body = Body(self._rules, self._relation, self._types, self._failed)
-        for window in dict.fromkeys(windows):
-            body.boundary(window)
-        boundaries: Callable[[Row, float], list[float]] = body.function("row, now", may_repeat=False)
-        return lambda row, now: min(boundaries(row, now), default=None)
+            return lambda row, now: []
+        made: list[tuple[str, Callable[[Row, float], list[float]]]] = []
+        for owner, mine in windows.items():
+            body = Body(self._rules, self._relation, self._types, self._failed)
+            for window in dict.fromkeys(mine):
+                body.boundary(window)
+            made.append((owner, body.function("row, now", may_repeat=False)))
+
+        def dues(row: Row, now: float) -> list[Due]:
+            return [(owner, min(found)) for owner, boundaries in made if (found := boundaries(row, now))]
+
+        return dues
 
     def subkey(self, key_at: Sequence[int]) -> Callable[[Row], str]:
         """What tells a row of this table from every other."""

@@ -1,8 +1,8 @@
-"""Rules × a table's name → a short text that is another one when rows of the table belong elsewhere. No I/O.
+"""A definition of the rules → a short text that is another one when its buckets hold something else. No I/O.
 
-What is stored was made by the rules of its time. Where this text is not the one that was kept with it, the
-table is copied again. How the rules are written, and what they say of other tables or of who asks, is not in
-it.
+Where this text is the one that was kept, the buckets are kept, and with them what clients have of them. So
+how the rules are written is not in it; nor is who gets a bucket and how urgently, which is decided when they
+ask.
 """
 
 from __future__ import annotations
@@ -10,30 +10,31 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass
 from hashlib import sha256
 
-from replicator.rules.model import Rules
+from replicator.rules.expression import Dialect
+from replicator.rules.model import Definition
 
 #: To be raised when a release makes something else of the same rules.
-_MEANING = 2
+MEANING = 3
 
 
-def digest_of(rules: Rules, namespace: str, name: str) -> str:
-    """What the rules make of the rows of one table: where they are put, as what, and what they lead to."""
+def basis_of(dialect: Dialect) -> str:
+    """What two lookups must have in common, besides their ids, to lead to the same values."""
+    return _short((MEANING, dialect))
+
+
+def digest_of(definition: Definition, dialect: Dialect) -> str:
+    """Which rows a definition's buckets hold, under which names and as what."""
     # Between variants order means nothing: their buckets have different names.
-    queries = [
-        (variant.name, variant.as_text or (False,) * len(variant.parameters), *_meant(query))
-        for variant in sorted(rules.variants(), key=lambda variant: variant.name)
-        for query in variant.data
-        if query.table.matches(namespace, name)
+    variants = [
+        (
+            variant.name,
+            len(variant.parameters),
+            variant.as_text or (False,) * len(variant.parameters),
+            *map(_meant, variant.data),
+        )
+        for variant in sorted(definition.variants, key=lambda variant: variant.name)
     ]
-    lookups = [
-        _meant(lookup)
-        for lookup in sorted(rules.lookups, key=lambda lookup: lookup.id)
-        if lookup.table.matches(namespace, name)
-    ]
-    # What says nothing about it is not in it, so that what was stored before there was such a thing stands.
-    writes = [_meant(write) for write in rules.writes if write.table.matches(namespace, name)]
-    meaning = (_MEANING, rules.dialect, queries, lookups, *([writes] if writes else []))
-    return sha256(repr(meaning).encode()).hexdigest()[:32]
+    return _short((MEANING, dialect, variants))
 
 
 def _meant(part: object) -> tuple[object, ...]:
@@ -44,3 +45,7 @@ def _meant(part: object) -> tuple[object, ...]:
     if isinstance(part, tuple):
         return tuple(map(_meant, part))
     return (part,)
+
+
+def _short(meaning: object) -> str:
+    return sha256(repr(meaning).encode()).hexdigest()[:32]

@@ -27,8 +27,9 @@ from replicator.wal.messages import Row
 OUTER = "@"
 #: Stands for every row that is a reason and does not change while a View is used.
 OTHERS = ""
-#: Rows whose place depends on the time are entered here, under the time at which it changes.
-DUE = "@due"
+#: Rows whose place depends on the time are entered under the time at which it changes, with this before the
+#: name of what it changes in: so that whatever comes and goes beside it, these entries are right.
+DUE = "@due "
 
 
 class Outer(NamedTuple):
@@ -36,6 +37,19 @@ class Outer(NamedTuple):
 
     table: Compiled
     row: Row
+    #: Of which of two sets of rules the table is.
+    part: int = 0
+
+
+def outer_of(table: Compiled, row: Row, lookup: str) -> Outer | None:
+    """A row as it looks something up in this lookup; None if those who would have it do so are over.
+
+    Of two sets of rules, only the one whose lookup it is moves it: the other may not have met it yet.
+    """
+    for part, one in enumerate(table.parts or (table,)):
+        if lookup in one.looks_up:
+            return Outer(one, row, part)
+    return None
 
 
 class View:
@@ -61,8 +75,8 @@ class View:
         """The time at which a row is where it is, while rows move from one time to another one by one."""
         if then == now:
             return now
-        due = outer.table.due(outer.row, then)
-        is_to_come = due is not None and due <= now and (due_key(due), subkey) > self.moved_on
+        turn = outer.table.turn(outer.row, then, now)
+        is_to_come = turn is not None and (due_key(turn), subkey) > self.moved_on
         return then if is_to_come else now
 
 
@@ -72,8 +86,8 @@ class Moved(NamedTuple):
     need: Need
     #: To what it led; the view says to what it leads now.
     before: list[tuple[Scalar, ...]]
-    #: The rows to which this has been told already.
-    told: frozenset[str]
+    #: The rows, each with its part, to which this has been told already.
+    told: frozenset[tuple[str, int]]
 
 
 def due_key(at: float) -> str:
@@ -94,8 +108,7 @@ def entries_of(table: Compiled, row: Row | None, now: float, packed: str) -> set
     subkey = table.subkey(row)
     made = {(*entry, subkey) for entry in table.entries(row, now)}
     made |= {(OUTER + lookup, key, packed, subkey) for lookup, key in table.needs(row)}
-    at = table.due(row, now)
-    return made if at is None else made | {(DUE, due_key(at), packed, subkey)}
+    return made | {(DUE + owner, due_key(at), packed, subkey) for owner, at in table.dues(row, now)}
 
 
 def placed(table: Compiled, row: Row | None, now: float, view: View) -> list[Placed]:
@@ -115,20 +128,24 @@ class Step(NamedTuple):
     #: The rows as `OUTER` and `DUE` entries hold them.
     old_packed: str = ""
     new_packed: str = ""
+    #: Whether everything about the row is said, also what has not changed: it may never have been.
+    is_anew: bool = False
 
 
 def apply(step: Step, view: View, intend: Intend) -> list[Moved]:
     """Route one change. Answers what else has to be told to outer rows that the view does not hold."""
-    table, old, new, then, now, old_packed, new_packed = step
+    table, old, new, then, now, old_packed, new_packed, is_anew = step
     before = entries_of(table, old, then, old_packed)
     after = entries_of(table, new, now, new_packed)
     own = {table.subkey(row) for row in (old, new) if row is not None}
-    turn = _Turn(sorted(before - after), sorted(after - before), own, view, then, now)
+    come = after if is_anew else after - before
+    turn = _Turn(sorted(before - after), sorted(come), own, view, then, now)
     was = placed(table, old, then, view)
     turn.make(None if new is None else Outer(table, new))
-    if then != now and old is not None and (due := table.due(old, then)) is not None:
-        view.moved_on = due_key(due), table.subkey(old)
-    move(table, old, new, was, placed(table, new, now, view), intend, is_same=old == new)
+    if then != now and old is not None and (at := table.turn(old, then, now)) is not None:
+        view.moved_on = due_key(at), table.subkey(old)
+    is_same = old == new and not is_anew
+    move(table, old, new, was, placed(table, new, now, view), intend, is_same=is_same)
     return turn.tell(intend)
 
 
@@ -158,12 +175,12 @@ class _Turn:
         needs = dict.fromkeys((entry[0], entry[1]) for entry in (*gone, *come))
         self._said = {need: set(view.reasons[need]) for need in needs if need in view.reasons}
         self._concerned = {
-            subkey: outer
+            (subkey, outer.part): outer
             for lookup, key in self._said
             for subkey, outer in view.outer.get((OUTER + lookup, key), {}).items()
             if subkey not in own
         }
-        self._were = {subkey: self._placed(subkey, outer) for subkey, outer in self._concerned.items()}
+        self._were = {place: self._placed(place[0], outer) for place, outer in self._concerned.items()}
 
     def _placed(self, subkey: str, outer: Outer) -> list[Placed]:
         at = self._view.time_of(subkey, outer, self._then, self._now)
@@ -183,22 +200,24 @@ class _Turn:
             if (lookup, key) in view.reasons:
                 view.reasons[lookup, key].setdefault(value, set()).add(subkey)
             elif (lookup, key) in view.outer and (lookup, key) not in view.wide and row is not None:
-                view.outer[lookup, key][subkey] = row
+                outer = outer_of(row.table, row.row, lookup.removeprefix(OUTER))
+                if outer is not None:
+                    view.outer[lookup, key][subkey] = outer
 
     def tell(self, intend: Intend) -> list[Moved]:
         """Move the rows it concerns; answers what is to be told to rows that the view does not hold."""
         view = self._view
-        for subkey, outer in self._concerned.items():
-            was, is_now = self._were[subkey], self._placed(subkey, outer)
+        for place, outer in self._concerned.items():
+            was, is_now = self._were[place], self._placed(place[0], outer)
             if was != is_now:
                 move(outer.table, outer.row, outer.row, was, is_now, intend, is_same=True)
         for entry in self._gone:
             intend(Leave(*entry))
         for entry in self._come:
             intend(Enter(*entry))
-        told = self._own | self._concerned.keys()
+        told = {(subkey, part) for subkey in self._own for part in (0, 1)} | self._concerned.keys()
         return [
-            Moved(need, [keys.unpack(value) for value in said], told)
+            Moved(need, [keys.unpack(value) for value in said], frozenset(told))
             for need, said in self._said.items()
             if (OUTER + need[0], need[1]) in view.wide and said != set(view.reasons[need])
         ]
@@ -212,9 +231,9 @@ def shift(
     They have changed at once and are told one after another: to this row as well, those told before have
     changed already, and those that follow have not.
     """
-    table, row = outer
+    table, row, part = outer
     subkey = table.subkey(row)
-    if subkey in moved[at].told:
+    if (subkey, part) in moved[at].told:
         return
     time = view.time_of(subkey, outer, then, now)
     was = _placed_before(outer, moved[at:], time, view)

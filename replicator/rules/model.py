@@ -8,7 +8,7 @@ rows are Lookups: maintained entries "these values lead to those values".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from replicator.rules.expression import EDITION_1, Dialect, Expression
@@ -253,6 +253,8 @@ class Rules:
     for_everybody: tuple[Warned, ...] = ()
     #: Rows that say how far a client's writes have come: (user, client, number), under no key.
     writes: tuple[Lookup, ...] = ()
+    #: As they are written; two that mean the same are the same.
+    text: str = field(default="", compare=False, repr=False)
 
     def variants(self) -> tuple[Variant, ...]:
         return tuple(variant for definition in self.definitions for variant in definition.variants)

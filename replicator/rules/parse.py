@@ -73,6 +73,7 @@ def parse_rules(text: str, file: str, tables: Tables | None = None) -> Rules:
         tuple(context.warnings),
         tuple(context.for_everybody),
         writes,
+        text,
     )
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from replicator.marks import mark
 from replicator.rules import keys
+from replicator.rules.beside import together
 from replicator.rules.columns.types import BUILT_IN, Types
 from replicator.rules.compile import Compiled, Placed, compile_rules
 from replicator.rules.expression import Scalar
@@ -58,6 +59,10 @@ class Written(NamedTuple):
     id: int
 
 
+class ForNew(tuple[Change, ...]):
+    """Rows as they are, for what is new in the rules alone: everything else has them already."""
+
+
 Intent = Put | Remove | Truncated | Enter | Leave
 Intend = Callable[[Intent], None]
 #: A tuple first and its type after: half the price of calling the type.
@@ -65,10 +70,14 @@ _make = tuple.__new__
 
 
 class Router:
-    """The rules, and what has been compiled of them so far."""
+    """The rules, and what has been compiled of them so far; perhaps with new ones beside them."""
 
-    def __init__(self, rules: Rules, types: Types = BUILT_IN) -> None:
+    def __init__(self, rules: Rules, types: Types = BUILT_IN, beside: Rules | None = None) -> None:
         self.rules, self.types = rules, types
+        #: The new ones alone.
+        self.new = None if beside is None else Router(beside, types)
+        #: By oid, tables of which the new ones have not seen every row: of a row that changes all is said.
+        self.anew: set[int] = set()
         #: By oid: the relation it was compiled for, and what it came to.
         self._tables: dict[int, tuple[Relation, Compiled | None]] = {}
         #: By oid: where a table's primary key stands, as the catalogue has it.
@@ -78,6 +87,8 @@ class Router:
 
     def know(self, relation: Relation, key_at: tuple[int, ...]) -> None:
         """What the catalogue says of a table; what the log says of its columns counts for more."""
+        if self.new is not None:
+            self.new.know(relation, key_at)
         if self._keys.get(relation.oid) != key_at:
             self._keys[relation.oid] = key_at
             self._tables.pop(relation.oid, None)
@@ -87,6 +98,8 @@ class Router:
     def learn(self, types: Types) -> None:
         """More types than were known; what was compiled without them is compiled again."""
         self.types = types
+        if self.new is not None:
+            self.new.learn(types)
         self._tables = {oid: (table[0], self._compile(table[0])) for oid, table in self._tables.items()}
 
     def compiled(self, relation: Relation) -> Compiled | None:
@@ -127,7 +140,7 @@ class Router:
             if before or after:
                 move(table, old, new, before, after, intents.append)
             if table.has_entries:
-                enter(table, old, new, now, intents.append)
+                enter(table, old, new, now, intents.append, is_anew=relation.oid in self.anew)
         return intents
 
     def written(self, changes: Iterable[Change], now: float) -> list[Written]:
@@ -147,7 +160,12 @@ class Router:
 
     def _compile(self, relation: Relation) -> Compiled | None:
         key_at = self._keys.get(relation.oid) or _key_at(relation)
-        return compile_rules(self.rules, relation, self.types, key_at, self._fail)
+        compiled = compile_rules(self.rules, relation, self.types, key_at, self._fail)
+        return compiled if self.new is None else together(compiled, self.new.compiled(relation))
+
+    def all_rules(self) -> tuple[Rules, ...]:
+        """The rules, and the new ones, if there are any."""
+        return (self.rules,) if self.new is None else (self.rules, self.new.rules)
 
     def _fail(self, rule: str, table: Compiled, row: Row, why: str) -> None:
         self.failures[rule] += 1
@@ -257,11 +275,13 @@ def _last_of_each(table: Compiled, row: Row, after: Sequence[Placed]) -> Sequenc
     return after if len(last) == len(after) else list(last.values())
 
 
-def enter(table: Compiled, old: Row | None, new: Row | None, now: float, intend: Intend) -> None:
+def enter(
+    table: Compiled, old: Row | None, new: Row | None, now: float, intend: Intend, is_anew: bool = False
+) -> None:
     """What a row was a reason for in lookups, and what it is one for now."""
     before = {(*entry, table.subkey(old)) for entry in table.entries(old, now)} if old is not None else set()
     after = {(*entry, table.subkey(new)) for entry in table.entries(new, now)} if new is not None else set()
     for entry in sorted(before - after):
         intend(Leave(*entry))
-    for entry in sorted(after - before):
+    for entry in sorted(after if is_anew else after - before):
         intend(Enter(*entry))

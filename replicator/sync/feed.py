@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from replicator import queries
+from replicator.buckets.force import of_number
 from replicator.buckets.model import Checkpoint, OpId, Told, Total
 from replicator.buckets.read import answers, position, read_bucket, told, totals
 from replicator.buckets.write_checkpoints import Client, newest
-from replicator.database import Connect, connected
+from replicator.database import Connect, Connection, connected
 from replicator.errors import Unavailable
 from replicator.marks import mark
 from replicator.rules.ask import Answers
 from replicator.rules.compile import Need
+from replicator.rules.model import Rules
 from replicator.sync.session_offer import Page
 
 _T = TypeVar("_T")
@@ -74,6 +76,11 @@ class Feed:
         self._dsn, self._schema, self._slot = dsn, schema, slot
         self._connect = connect
         self.moment: Moment | None = None
+        #: The rules in force at the moment, and their text.
+        self.rules = Rules(())
+        self.rules_text = ""
+        #: Called when other rules have come into force.
+        self.on_rules: Callable[[], None] = lambda: None
         self._viewers: set[Viewer] = set()
         self._by_bucket: dict[str, set[Viewer]] = {}
         self._by_need: dict[Need, set[Viewer]] = {}
@@ -197,23 +204,31 @@ class Feed:
             while True:
                 stands = await position(storage, self._slot)
                 if stands is not None and stands.shown is not None:
-                    now = Moment(stands.shown, 0)
-                    if self.moment is None or now.checkpoint.op_id != self.moment.checkpoint.op_id:
-                        before = self.moment
-                        changed = Told(None, None) if before is None else await told(
-                            storage, before.checkpoint.op_id, now.checkpoint.op_id
-                        )  # fmt: skip
-                        self._move(now, changed)
-                    self.moment = now
-                    await self._acknowledge(storage, now)
+                    await self._show(storage, Moment(stands.shown, stands.shown_rules or 0))
                 async for notice in storage.notifies(timeout=_POLL_S, stop_after=1):
                     self._heed(notice.channel, notice.payload)
+
+    async def _show(self, storage: Connection, now: Moment) -> None:
+        before = self.moment
+        if before is None or now.rules != before.rules:
+            if now.rules:
+                # From here to the moment's change nothing may come between: who comes takes both.
+                self.rules, self.rules_text = await of_number(storage, self._slot, now.rules)
+            self._move(now, Told(None, None))
+            self.on_rules()
+            mark("rules served", level=logging.INFO, rules=now.rules)
+            for viewer in self._viewers:
+                viewer.woken.set()  # every stream ends, and its client comes again
+        elif now.checkpoint.op_id != before.checkpoint.op_id:
+            self._move(now, await told(storage, before.checkpoint.op_id, now.checkpoint.op_id))
+        self.moment = now
+        await self._acknowledge(storage, now)
 
     def _heed(self, channel: str, payload: str) -> None:
         if channel == "replicator_write" and (client := self._by_mark.get(payload)) is not None:
             self._writing.add(client)
 
-    async def _acknowledge(self, storage: Any, now: Moment) -> None:
+    async def _acknowledge(self, storage: Connection, now: Moment) -> None:
         """Tell clients whose newest write has been reached; the others go on waiting."""
         waiting = self._writing & self._by_client.keys()
         self._writing -= waiting

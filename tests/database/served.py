@@ -37,32 +37,32 @@ class Served(Clinic):
         super().__init__(database, folder, children, rules=rules)
         self.start_child, self.url = children, ""
         self.serving: Child | None = None
-        keys = json.loads(self._file.read_text())
+        keys = json.loads(self.path.read_text())
         given = {"listen": "127.0.0.1:0", "audience": [AUDIENCE], "keys": [KEY], "admin_tokens": [ADMIN]}
-        self._file.write_text(json.dumps({**keys, "sync": {**given, **sync}}))
+        self.path.write_text(json.dumps({**keys, "sync": {**given, **sync}}))
 
     @property
     def config(self) -> Path:
-        return self._file
+        return self.path
 
     @property
     def rules_text(self) -> str:
-        return self._rules.read_text()
+        return self.rules.read_text()
 
     def replicate(self) -> Child:
-        self._last = self.start_child("run", "--only", "replicate", "--config", self._file)
+        self._last = self.start_child("run", "--only", "replicate", "--config", self.path)
         return self._last
 
     def serve(self) -> Child:
-        self.serving = serving = self.start_child("run", "--only", "serve", "--config", self._file)
+        self.serving = serving = self.start_child("run", "--only", "serve", "--config", self.path)
         self.url = f"http://{serving.wait_for('serving')['address']}"
         return serving
 
     def serve_again(self) -> Child:
         """Where it was served before."""
-        written = json.loads(self._file.read_text())
+        written = json.loads(self.path.read_text())
         written["sync"]["listen"] = self.url.removeprefix("http://")
-        self._file.write_text(json.dumps(written))
+        self.path.write_text(json.dumps(written))
         return self.serve()
 
     def until_ready(self) -> None:

@@ -135,10 +135,14 @@ def test_rules_are_validated_as_a_file(clinic: Served) -> None:
     assert (status, body["valid"]) == (200, False) and body["errors"]
 
 
-def test_deploying_is_refused_in_the_envelope(clinic: Served) -> None:
+def test_rules_are_deployed_beside_those_in_force(clinic: Served) -> None:
     path = "/api/sync-rules/v1/deploy"
+    status, body = clinic.request(path, b"nothing: 1", kind="application/yaml")
+    assert (status, body["error"]["code"]) == (422, "PSYNC_R0001")
     status, body = clinic.request(path, RULES.encode(), kind="application/yaml")
-    assert (status, body["error"]["code"]) == (501, "PSYNC_S4105")
+    assert (status, body) == (200, {"data": {"slot_name": clinic.slot}})
+    stored = clinic.database.execute("SELECT content, origin FROM replicator.rule_sets ORDER BY id DESC LIMIT 1")
+    assert stored == [(RULES, "command")]
     status, body = clinic.request(path, b"nothing: 1", kind="application/yaml")
     assert (status, body["error"]["code"]) == (422, "PSYNC_R0001")
 

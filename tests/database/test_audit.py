@@ -67,7 +67,7 @@ async def test_a_row_that_moves_was_seen_by_each_in_turn(
         database.execute("DELETE FROM visits WHERE id = 7")
         await stored(database)
         found = await look(config, rules, "visits", "7")
-    assert places(found) == [('mine["u2"]', False), ('mine["u3"]', False)]
+    assert places(found) == [('1#mine["u2"]', False), ('1#mine["u3"]', False)]
     assert [users(one) for one in found.seen] == [{"u2"}, {"u3"}]
     first, second = found.seen
     assert first.held.until is not None and second.held.since is not None
@@ -81,14 +81,14 @@ async def test_users_are_found_through_lookups(database: Database, config: Confi
     async with replicating(config, rules):
         found = await look(config, rules, "public.letters", "l30/0")
         by_bucket = {one.held.bucket: users(one) for one in found.seen}
-        assert by_bucket.pop('team["t2"]') == expected
+        assert by_bucket.pop('1#team["t2"]') == expected
         assert by_bucket == {f'read["{who}"]': {who} for who in expected}
         assert {one.held.object_type for one in found.seen} == {"letters", "post"}
         [(gone,)] = database.execute("SELECT id FROM teams WHERE team = 't2' ORDER BY id LIMIT 1")
         [(left,)] = database.execute("DELETE FROM teams WHERE id = %s RETURNING member", [gone])
         await stored(database)
         found = await look(config, rules, "letters", "l30/0")
-        [team] = [one for one in found.seen if one.held.bucket == 'team["t2"]']
+        [team] = [one for one in found.seen if one.held.bucket == '1#team["t2"]']
         assert users(team) == expected
         assert left in {who.user for who, _, until in team.who if until is not None}
         [post] = [one for one in found.seen if one.held.bucket == f'read["{left}"]']
@@ -109,9 +109,9 @@ async def test_what_was_compacted_away_is_said(database: Database, config: Confi
         moved = await look(config, rules, "visits", "7")
         changed = await look(config, rules, "visits", "8")
     # In the bucket that it left, its end is all that is left of it.
-    assert places(moved) == [('mine["u2"]', False), ('mine["u3"]', True)]
+    assert places(moved) == [('1#mine["u2"]', False), ('1#mine["u3"]', True)]
     assert moved.seen[0].held.since is None and moved.seen[0].held.may_be_longer
-    assert places(changed) == [('mine["u3"]', True)] and changed.seen[0].held.may_be_longer
+    assert places(changed) == [('1#mine["u3"]', True)] and changed.seen[0].held.may_be_longer
     assert "buckets have been compacted" in moved.notes[0]
 
 
@@ -132,7 +132,7 @@ async def test_at_one_time_only_those_who_saw_it_then(
             minutes: places(await look(config, rules, "visits", "7", now - timedelta(minutes=minutes)))
             for minutes in (90, 45, 10)
         }
-    both = [('mine["u2"]', False), ('mine["u3"]', True)]
+    both = [('1#mine["u2"]', False), ('1#mine["u3"]', True)]
     # Between two times that are known, either may have been.
     assert held == {90: [], 45: both, 10: both[1:]}
 
@@ -152,8 +152,8 @@ async def test_of_very_many_ops_only_those_of_todays_buckets_are_read(
         with bounded({"replicator.observe.audit.READ_MAX": 10}):
             few = await look(config, rules, "visits", "7")
             every = await audit(config, rules, "visits", "7", at=None, everywhere=True)
-    assert places(few) == [('mine["u3"]', True)] and "--everywhere" in few.notes[0]
-    assert places(every) == [('mine["u2"]', False), ('mine["u3"]', True)]
+    assert places(few) == [('1#mine["u3"]', True)] and "--everywhere" in few.notes[0]
+    assert places(every) == [('1#mine["u2"]', False), ('1#mine["u3"]', True)]
 
 
 async def test_the_verb_tells_it(database: Database, config: Config, rules: Rules, tmp_path: Path) -> None:
@@ -167,11 +167,11 @@ async def test_the_verb_tells_it(database: Database, config: Config, rules: Rule
         done = await asyncio.to_thread(CliRunner().invoke, main, call)
         if options == ["--json"]:
             [seen] = json.loads(done.output)["seen"]
-            assert seen["bucket"] == 'mine["u2"]' and seen["who"][0]["user"] == "u2" and seen["is_there"]
+            assert seen["bucket"] == '1#mine["u2"]' and seen["who"][0]["user"] == "u2" and seen["is_there"]
         elif "yesterday" in options:
             assert done.exit_code == 2
         elif not options:
-            assert done.output.startswith('mine["u2"]: as visits, from 2')
+            assert done.output.startswith('1#mine["u2"]: as visits, from 2')
             assert "\n  u2 (its own)\n" in done.output
 
 

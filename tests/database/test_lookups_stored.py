@@ -142,7 +142,7 @@ class Store:
 
     async def want(self, oid: int) -> None:
         names = {"namespace": "public", "name": f"t{oid}", "membership": "", "columns": "", "form": ""}
-        await self.batch.note(_copy.want, oid, rules="", rows=0, **names)
+        await self.batch.note(_copy.want, oid, for_rules=None, rows=0, **names)
 
     async def copied(self, oid: int) -> None:
         """The copy has come to its end: what is older is swept, as `Weaver` has it done."""

@@ -140,14 +140,14 @@ DAMAGE = {
     "WHERE object_type = 'visits' AND object_id = '7'",
     "leak": "INSERT INTO ops SELECT c.op_id, b.id, 0, 'PUT', o.object_type, o.object_id, o.subkey, o.data "
     "FROM ops AS o, buckets AS b, checkpoints AS c "
-    "WHERE o.object_type = 'visits' AND o.object_id = '7' AND b.name = 'mine[\"u1\"]'",
-    "stranger": "UPDATE buckets SET name = 'yours[\"u2\"]' WHERE name = 'mine[\"u2\"]'",
+    "WHERE o.object_type = 'visits' AND o.object_id = '7' AND b.name = '1#mine[\"u1\"]'",
+    "stranger": "UPDATE buckets SET name = '1#yours[\"u2\"]' WHERE name = '1#mine[\"u2\"]'",
 }
 EXPECTED = {
-    "missing": [("missing", 'mine["u2"]', "7")],
-    "content": [("content", 'mine["u2"]', "7")],
-    "leak": [("leak", 'mine["u1"]', "7")],
-    "stranger": [("stranger", 'yours["u2"]', "")],
+    "missing": [("missing", '1#mine["u2"]', "7")],
+    "content": [("content", '1#mine["u2"]', "7")],
+    "leak": [("leak", '1#mine["u1"]', "7")],
+    "stranger": [("stranger", '1#yours["u2"]', "")],
 }
 
 
@@ -198,7 +198,7 @@ async def test_sums_that_are_wrong_are_found(
     database: Database, config: Config, rules: Rules, statement: str, columns: set[str]
 ) -> None:
     async with replicating(config, rules):
-        [[bucket]] = database.execute("SELECT id FROM replicator.buckets WHERE name = 'mine[\"u2\"]'")
+        [[bucket]] = database.execute("SELECT id FROM replicator.buckets WHERE name = '1#mine[\"u2\"]'")
         damage(
             database,
             f"INSERT INTO totals SELECT {bucket}, max(op_id), "
@@ -209,7 +209,7 @@ async def test_sums_that_are_wrong_are_found(
         damage(database, statement.format(bucket))
         found = await everything(config, rules)
         assert {one.kind for one in found.differences} == {"sum"}
-        assert {one.bucket for one in found.differences} == {'mine["u2"]'}
+        assert {one.bucket for one in found.differences} == {'1#mine["u2"]'}
         assert {column for one in found.differences for column in one.columns} == columns
 
 
@@ -253,7 +253,7 @@ async def test_what_changes_meanwhile_is_no_difference(
                             pass
             damage(database, "UPDATE ops SET data = '{}' WHERE object_type = 'visits' AND object_id = '60'")
             found = await everything(config, rules)
-            assert kinds(found) == [("content", 'mine["u0"]', "60")]
+            assert kinds(found) == [("content", '1#mine["u0"]', "60")]
         finally:
             stop.set()
             await writing
@@ -311,7 +311,7 @@ async def test_the_verb_tells_and_ends_with_one(
         damage(database, DAMAGE["missing"])
         code, output = await say("--user", "u2")
         assert code == 1
-        assert 'missing: mine["u2"]: visits 7 is in the source, and not in the bucket\n' in output
+        assert 'missing: 1#mine["u2"]: visits 7 is in the source, and not in the bucket\n' in output
         code, output = await say("--all", "--json")
         assert code == 1 and json.loads(output)["differences"][0]["kind"] in ("missing", "sum")
         code, _ = await say("--all", "--user", "u2")

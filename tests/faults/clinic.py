@@ -14,7 +14,9 @@ from psycopg import sql
 from replicator import queries
 from replicator.database import migrate
 from replicator.rules.expression import Column
-from replicator.rules.parse import load_rules
+from replicator.rules.model import Rules
+from replicator.rules.parse import parse_rules
+from replicator.rules.versions import Versions, versioned
 from tests.fixtures.children import CLI, At, Child, StartChild
 from tests.fixtures.postgres import Connection, Database
 from tests.oracle import tight
@@ -26,7 +28,7 @@ SELECT bucket, object_type, object_id, data FROM (
     SELECT DISTINCT ON (bucket, object_type, object_id, subkey) ops.*
     FROM replicator.history AS ops, replicator.checkpoints WHERE ops.op_id <= shown_op_id
     ORDER BY bucket, object_type, object_id, subkey, ops.op_id DESC) AS newest
-WHERE op = 'PUT'
+WHERE op = 'PUT' AND split_part(bucket, '[', 1) = ANY (%s)
 """
 _COLUMNS = """
 SELECT a.attname, format_type(a.atttypid, -1) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
@@ -52,6 +54,11 @@ WHERE slot_name = slot AND confirmed_flush_lsn > lsn
 
 _STANDING = """
 SELECT lsn, shown_lsn, name, state FROM replicator.checkpoints LEFT JOIN replicator.tables USING (slot)
+"""
+
+_IN_FORCE = """
+SELECT id, content, versions FROM replicator.rule_sets
+WHERE id = (SELECT shown_rules FROM replicator.checkpoints)
 """
 
 #: Bucket, type, id, and the row as a client holds it.
@@ -90,15 +97,15 @@ class Clinic:
         **source: str,
     ) -> None:
         self.database, self._children = database, children
-        self._file = folder / "replicator.yaml"
+        self.path = folder / "replicator.yaml"
         #: Slots are known to the whole server; tests share it.
         self.slot = f"slot_{database.name}"
-        self._rules = queries.house("config") / "rules.yaml"
+        self.rules = queries.house("config") / "rules.yaml"
         if rules is not None:
-            self._rules = folder / "rules.yaml"
-            self._rules.write_text(rules)
+            self.rules = folder / "rules.yaml"
+            self.rules.write_text(rules)
         keys = {"dsn": database.dsn, "slot": self.slot, **source}
-        self._file.write_text(json.dumps({"source": keys, "rules": str(self._rules)}))
+        self.path.write_text(json.dumps({"source": keys, "rules": str(self.rules)}))
         self._target, self._env = CLI, {}
         if bounds is not None:
             self._target, self._env = "tests.oracle.tight:main", {tight.VARIABLE: json.dumps(bounds)}
@@ -124,7 +131,7 @@ class Clinic:
         self._last = self._children(
             "run",
             "--config",
-            self._file,
+            self.path,
             target=self._target,
             env=self._env,
             kill_at=kill_at,
@@ -134,7 +141,7 @@ class Clinic:
 
     def ask(self, *verb: str) -> int:
         """The exit code of another verb."""
-        return self._children(*verb, "--config", self._file).wait()
+        return self._children(*verb, "--config", self.path).wait()
 
     def measure(self, notes: str, times: int = 1) -> None:
         """So many measurements of each patient, each in a transaction of its own."""
@@ -144,13 +151,17 @@ class Clinic:
             )
 
     def catch_up(self) -> None:
-        """Wait until what has been committed so far is shown."""
+        """Wait until what has been committed so far is shown, by the rules as they are."""
         upto = self.database.execute("SELECT pg_logical_emit_message(true, 'test', '')")[0][0]
-        query = "SELECT shown_lsn > %s::pg_lsn FROM replicator.checkpoints"
+        query = (
+            "SELECT shown_lsn > %s::pg_lsn AND content = %s FROM replicator.checkpoints AS c "
+            "JOIN replicator.rule_sets AS r ON r.id = c.shown_rules"
+        )
+        rules = self.rules.read_text()
         with psycopg.connect(self.database.dsn, autocommit=True) as listening:
             listening.execute("LISTEN replicator_checkpoint")
             deadline = time.monotonic() + 60
-            while self.database.execute(query, [upto]) != [(True,)]:
+            while self.database.execute(query, [upto, rules]) != [(True,)]:
                 assert time.monotonic() < deadline, self.database.execute(_STANDING)
                 if self._last is not None and self._last.code is not None:
                     raise AssertionError(f"it ended with {self._last.code}: {self._last.stderr}")
@@ -159,10 +170,12 @@ class Clinic:
 
     def assert_equal(self) -> None:
         """What buckets reduce to is what the tables hold, in every column; the slot is not ahead of it."""
-        newest = self.database.execute(_NEWEST)
+        _, content, versions = self.in_force()
+        newest = self.database.execute(_NEWEST, [list(versions.buckets())])
         shown = Counter(_told(bucket, name, at, read(data)) for bucket, name, at, data in newest)
         with psycopg.connect(self.database.dsn, options="-c timezone=UTC") as source:
-            expected = Counter(self._expected(source))
+            rules = versioned(parse_rules(content, "in force"), versions)
+            expected = Counter(_expected(rules, source))
         assert expected - shown == Counter(), "rows that buckets lack"
         assert shown - expected == Counter(), "rows that buckets should not hold"
         assert self.database.execute(_AHEAD) == []
@@ -178,22 +191,28 @@ class Clinic:
                 if time.monotonic() > deadline:
                     raise
 
+    def in_force(self) -> tuple[int, str, Versions]:
+        """The number, the text and the versions of the set that readers go by."""
+        ((number, content, versions),) = self.database.execute(_IN_FORCE)
+        return number, content, Versions.from_json(versions)
+
     def assert_told_once(self) -> None:
         """No op says again what the one before it said of the same row; for tables copied only once."""
         assert self.database.execute(_REPEATED) == []
 
-    def _expected(self, source: Connection) -> Iterator[Held]:
-        for variant in load_rules(self._rules).variants():
-            for query in variant.data:
-                (term,) = query.terms
-                column = term.values[0] if term.values else None
-                assert column is None or isinstance(column, Column), "the story needs plain rules"
-                for row in _rows(source, sql.Identifier(query.table.namespace or "public", query.table.name)):
-                    owner = None if column is None else row[column.name]
-                    if column is None or owner is not None:
-                        key = "" if owner is None else json.dumps(owner[1], ensure_ascii=False)
-                        output, found = query.output or query.table.name, row["id"]
-                        yield _told(f"{variant.name}[{key}]", output, str(found and found[1]), row)
+
+def _expected(rules: Rules, source: Connection) -> Iterator[Held]:
+    for variant in rules.variants():
+        for query in variant.data:
+            (term,) = query.terms
+            column = term.values[0] if term.values else None
+            assert column is None or isinstance(column, Column), "the story needs plain rules"
+            for row in _rows(source, sql.Identifier(query.table.namespace or "public", query.table.name)):
+                owner = None if column is None else row[column.name]
+                if column is None or owner is not None:
+                    key = "" if owner is None else json.dumps(owner[1], ensure_ascii=False)
+                    output, found = query.output or query.table.name, row["id"]
+                    yield _told(f"{variant.name}[{key}]", output, str(found and found[1]), row)
 
 
 def _rows(source: Connection, table: sql.Identifier) -> Iterator[dict[str, Shown | None]]:

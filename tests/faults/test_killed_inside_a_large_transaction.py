@@ -54,7 +54,7 @@ async def test_half_a_million_rows_are_stored_once_and_in_little_memory(
     differing = (
         "SELECT count(*) FROM replicator.ops FULL JOIN vital_signs AS v ON object_id = v.id::text "
         "WHERE object_type IS DISTINCT FROM 'users' AND (data::jsonb ->> 'heart_rate_bpm')::integer IS "
-        "DISTINCT FROM heart_rate_bpm AND bucket IS DISTINCT FROM 'user_data[\"' || patient_id || '\"]'"
+        "DISTINCT FROM heart_rate_bpm AND bucket IS DISTINCT FROM '1#user_data[\"' || patient_id || '\"]'"
     )
     assert database.execute(differing) == [(0,)]
 

@@ -37,7 +37,9 @@ async def test_it_says_that_it_starts_streams_waits_and_ends(
     copies = {("info", "copying"), ("info", "copied")}
     assert [one for one in said(first) if one not in copies] == [
         ("info", "starting"),
+        ("info", "rules deployed"),
         ("info", "streaming"),
+        ("info", "rules switched"),
         ("info", "stopped"),
     ]
     starting = json.loads(first.stderr.splitlines()[0])

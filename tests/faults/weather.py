@@ -19,7 +19,7 @@ from tests.fixtures.postgres import Database
 from tests.oracle import tight
 
 _BUCKETS = """
-SELECT bucket, object_type, object_id, data::jsonb FROM (
+SELECT split_part(bucket, '#', 2), object_type, object_id, data::jsonb FROM (
     SELECT DISTINCT ON (bucket, object_type, object_id, subkey) ops.*
     FROM replicator.history AS ops, replicator.checkpoints WHERE slot = %s AND ops.op_id <= shown_op_id
     ORDER BY bucket, object_type, object_id, subkey, ops.op_id DESC) AS newest

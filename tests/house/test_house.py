@@ -43,6 +43,7 @@ VERBS = {
     "supervise",
     "cli",
     "cli_buckets",
+    "cli_deploy",
     "cli_rules",
     "cli_source",
     "cli_token",
@@ -56,6 +57,8 @@ MAY_RUN_VERBS = {
     ("serve", "together"),
     ("cli_buckets", "cli"),
     ("cli_rules", "cli"),
+    ("cli_deploy", "cli"),
+    ("cli_deploy", "cli_rules"),
     ("cli_source", "cli"),
     ("cli_token", "cli"),
 }

@@ -10,6 +10,7 @@ from collections import deque
 from typing import Any, NamedTuple
 
 from replicator import queries
+from replicator.rules.versions import Versions
 from tests.fixtures.postgres import Connection
 from tests.oracle.history import History, State
 from tests.oracle.values import Shown, read
@@ -20,14 +21,16 @@ CREATE SCHEMA oracle;
 CREATE TABLE oracle.checkpoints (
     n bigint GENERATED ALWAYS AS IDENTITY, xid text NOT NULL, op_id bigint NOT NULL, lsn pg_lsn NOT NULL,
     shown_op_id bigint, shown_lsn pg_lsn, lsn_before pg_lsn NOT NULL, confirmed_lsn pg_lsn,
-    clock float8 NOT NULL);
+    clock float8 NOT NULL, shown_rules bigint);
 CREATE FUNCTION oracle.write_down() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO oracle.checkpoints (xid, op_id, lsn, shown_op_id, shown_lsn, lsn_before, confirmed_lsn, clock)
+    INSERT INTO oracle.checkpoints
+        (xid, op_id, lsn, shown_op_id, shown_lsn, lsn_before, confirmed_lsn, clock, shown_rules)
     SELECT pg_current_xact_id()::xid::text, new.op_id, new.lsn, new.shown_op_id, new.shown_lsn, old.lsn,
            -- Where an operator has said that all is copied again, the slot may have gone its own way.
            (SELECT confirmed_flush_lsn FROM pg_replication_slots
-            WHERE slot_name = new.slot AND coalesce(old.given_up, new.given_up) IS NULL), new.clock;
+            WHERE slot_name = new.slot AND coalesce(old.given_up, new.given_up) IS NULL), new.clock,
+           new.shown_rules;
     RETURN new;
 END $$;
 CREATE TRIGGER write_down AFTER UPDATE ON replicator.checkpoints
@@ -35,7 +38,7 @@ CREATE TRIGGER write_down AFTER UPDATE ON replicator.checkpoints
 """
 _CHECKPOINTS = """
 SELECT n, xid, op_id, (lsn - '0/0')::bigint, shown_op_id, (shown_lsn - '0/0')::bigint,
-       (lsn_before - '0/0')::bigint, (confirmed_lsn - '0/0')::bigint, clock
+       (lsn_before - '0/0')::bigint, (confirmed_lsn - '0/0')::bigint, clock, shown_rules
 FROM oracle.checkpoints WHERE n > %s ORDER BY n
 """
 _OPS = """
@@ -60,6 +63,9 @@ FROM replicator.changes AS c WHERE c.op_id > %s ORDER BY c.op_id
 """
 
 
+_SETS = "SELECT id, content, versions FROM replicator.rule_sets"
+
+
 class Checkpoint(NamedTuple):
     """What the trigger wrote down of one change of the checkpoint."""
 
@@ -74,6 +80,8 @@ class Checkpoint(NamedTuple):
     confirmed_lsn: int | None
     #: The time at which rows are where they are, in seconds since 1970.
     clock: float
+    #: The set of rules by which it is to be read.
+    shown_rules: int | None
 
 
 class Op(NamedTuple):
@@ -101,7 +109,15 @@ class Reader:
 
     def __init__(self, world: World, history: History) -> None:
         self._world, self._history = world, history
+        #: By their rules, every world that has been, or is to be, in force.
+        self.worlds = {world.rules(): world}
+        #: By number, the sets that were deployed.
+        self._sets: dict[int, tuple[World, Versions]] = {}
+        self._in_force: int | None = None
         self._outputs = world.outputs()
+        #: What the names begin with of buckets, and lookups, that the set in force has.
+        self._live: set[str] = set()
+        self._maintained: set[str] = set()
         #: object_type → (bucket, object_id) → subkey → the row, for every PUT that stands.
         self._held: dict[str, dict[tuple[str, str], dict[str, dict[str, Shown | None]]]] = {}
         self._pending: list[Op] = []
@@ -109,7 +125,9 @@ class Reader:
         self._sums: dict[str, list[tuple[int, int]]] = {}
         self._last: Checkpoint | None = None
         self._ops_read = 0
-        self._expected: dict[tuple[str, int], tuple[tuple[Row, ...], Contents]] = {}
+        self._expected: dict[tuple[int, str, int], tuple[tuple[Row, ...], Contents]] = {}
+        #: By which sets checkpoints were shown.
+        self.shown_by: list[int] = []
         #: How many checkpoints have been compared.
         self.compared = 0
 
@@ -124,6 +142,8 @@ class Reader:
             ops = [
                 Op(*row) for row in storage.execute(_OPS, [self._last.op_id if self._last else 0]).fetchall()
             ]
+            for number, content, versions in storage.execute(_SETS.encode()).fetchall():
+                self._sets[number] = self.worlds[content], Versions.from_json(versions)
             total = storage.execute("SELECT count(*) FROM replicator.ops").fetchall()[0][0]
             removed: dict[str, int] = dict(storage.execute(_REMOVED).fetchall())
             told = storage.execute(_TOLD, [self._last.op_id if self._last else 0]).fetchall()
@@ -236,14 +256,31 @@ class Reader:
         if upto is None or lsn is None:
             return
         was = self._last
-        if was is not None and (was.shown_op_id, was.shown_lsn) == (upto, lsn):
+        if was is not None and (was.shown_op_id, was.shown_lsn, was.shown_rules) == (
+            *(upto, lsn),
+            checkpoint.shown_rules,
+        ):
             return
+        self._go_by(checkpoint.shown_rules)
         applied = [op for op in self._pending if op.op_id <= upto]
         self._pending = [op for op in self._pending if op.op_id > upto]
         for op in applied:
             self._apply(op)
         self._compare(checkpoint, self._history.at(lsn), applied)
         self.compared += 1
+
+    def goes_by(self, world: World) -> bool:
+        return self._world is world
+
+    def _go_by(self, rules: int | None) -> None:
+        assert rules is not None, "a checkpoint is shown by no rules"
+        assert rules >= (self._in_force or 0), "older rules are in force again"
+        if rules != self._in_force:
+            self._in_force = rules
+            self.shown_by.append(rules)
+            self._world, versions = self._sets[rules]
+            self._outputs = self._world.outputs()
+            self._live, self._maintained = versions.buckets(), versions.maintained()
 
     def _apply(self, op: Op) -> None:
         rows = self._held.setdefault(op.object_type, {}).setdefault((op.bucket, op.object_id), {})
@@ -256,7 +293,8 @@ class Reader:
             del self._held[op.object_type][op.bucket, op.object_id]
 
     def _compare(self, checkpoint: Checkpoint, states: list[State], applied: list[Op]) -> None:
-        held = {name: _single(rows) for name, rows in self._held.items() if rows}
+        held = {name: _single(rows, self._live) for name, rows in self._held.items()}
+        held = {name: contents for name, contents in held.items() if contents}
         wrong = ""
         for state in states:
             expected = {name: self._contents(name, table, state) for name, table in self._outputs.items()}
@@ -272,17 +310,20 @@ class Reader:
     def _contents(self, name: str, table: Table, state: State) -> Contents:
         """Worked out once for each version of a table; the version is kept, so that its id stays its own."""
         rows = state[table]
-        key = name, id(rows)
+        key = id(self._world), name, id(rows)
         if key not in self._expected:
             self._expected[key] = rows, self._world.contents(name, rows)
         return self._expected[key][1]
 
 
-def _single(rows: dict[tuple[str, str], dict[str, dict[str, Shown | None]]]) -> Contents:
+def _single(rows: dict[tuple[str, str], dict[str, dict[str, Shown | None]]], live: set[str]) -> Contents:
+    """What is in the buckets of the set in force, whose names are told without their versions."""
     held: Contents = {}
     for place, by_subkey in rows.items():
-        assert len(by_subkey) == 1, f"{place} is held {len(by_subkey)} times: {sorted(by_subkey)}"
-        held[place] = next(iter(by_subkey.values()))
+        bucket, row_id = place
+        if bucket.partition("[")[0] in live:
+            assert len(by_subkey) == 1, f"{place} is held {len(by_subkey)} times: {sorted(by_subkey)}"
+            held[bucket.partition("#")[2], row_id] = next(iter(by_subkey.values()))
     return held
 
 
@@ -300,7 +341,7 @@ def _differences(
             found += [
                 f"    op {op.op_id} {op.op} {_short(op.data)}"
                 for op in applied
-                if (op.bucket, op.object_id) == place and op.object_type == name
+                if (op.bucket.partition("#")[2], op.object_id) == place and op.object_type == name
             ]
             if len(found) > most:
                 return [*found, "  …"]

@@ -39,6 +39,16 @@ WORLD = World(
     ),
     ("u1", "u2", "u3"),
 )
+#: What is deployed in the evening: one definition stays, one becomes another, one goes, and one comes.
+LATER = World(
+    (VISITS, LETTERS, CODES),
+    (
+        Definition("mine", "user_id", (Query(LETTERS, None, "Second Reader"), Query(CODES, None, "owner"))),
+        WORLD.definitions[1],
+        Definition("new", "me", (Query(VISITS, None, "Second Reader"),)),
+    ),
+    WORLD.people,
+)
 
 _WIDE = "repeat(md5('wide'), 80)"
 #: What is there before the slot. More letters than are read at once.
@@ -94,6 +104,11 @@ _EVENING: tuple[Transaction, ...] = (
 _AGAIN: tuple[Transaction, ...] = (
     ((LETTERS,), ("UPDATE letters SET note = 'while copied again' WHERE id IN (2, 9, 1001)",)),
 )
+#: While other rules are prepared.
+_DEPLOYED: tuple[Transaction, ...] = (
+    ((LETTERS,), ("UPDATE letters SET note = 'while deployed' WHERE id IN (2, 9, 1001)",)),
+    ((LETTERS, CODES), ("DELETE FROM letters WHERE id = 8", "UPDATE codes SET owner = 'u2'")),
+)
 #: Between two replicators, and lost from the log.
 _UNSEEN: tuple[Transaction, ...] = (
     (
@@ -136,6 +151,9 @@ class Day:
             self._settle()
             self._write(_EVENING)
             self._settle()
+            self._deploy()
+            self._write(_DEPLOYED, self._after_a_step)
+            self._settle_in_force()
             self._copy_letters_again()
             self._write(_AGAIN, self._after_a_step)
             self._settle()
@@ -166,6 +184,16 @@ class Day:
     def _copy_letters_again(self) -> None:
         (oid,) = self.scene.source.execute("SELECT 'letters'::regclass::oid")[0]
         self.scene.want_again(oid)
+
+    def _deploy(self) -> None:
+        self.scene.deploy_by_hand(LATER)
+
+    def _settle_in_force(self) -> None:
+        try:
+            self.scene.settle_in_force(self._running)
+        except Ended:
+            self._go_on()
+            self.scene.settle_in_force(self._running)
 
     def _begin_again(self) -> None:
         """Something else reads from the slot, and an operator says: start over from where the source is."""

@@ -15,7 +15,10 @@ from tests.oracle.scene import Scene
 from tests.oracle.tight import bounded
 
 #: What a durable step is followed by, and how often there is one in a round.
-MARKS = {"stored": 40, "appended": 40, "chunk": 12, "copied": 3, "copying": 3, "streaming": 1, "writing": 1}
+MARKS = {
+    **{"stored": 40, "appended": 40, "chunk": 12, "copied": 3, "copying": 3, "streaming": 1, "writing": 1},
+    **{"rules begun": 1, "rules switched": 1},
+}
 
 
 class Rounds:
@@ -33,6 +36,9 @@ class Rounds:
         self.scene, self.rng = scene, rng
         self._children, self._signals, self._bounds, self._own = children, signals, bounds, own
         self._running: Running | None = None
+        #: Whether the rules become others meanwhile.
+        self.deploys = False
+        self._is_watched = False
         #: What was done, for a report.
         self.log: list[str] = []
 
@@ -61,9 +67,26 @@ class Rounds:
             at[self.rng.randrange(4 * transactions)] = lambda: self.scene.copy_again(self.rng)
         if self.rng.random() < 0.5:
             at[self.rng.randrange(4 * transactions)] = self._compact
+        if self.deploys and self.rng.random() < 0.7:
+            at[self.rng.randrange(2 * transactions)] = self._deploy
+        if self.deploys and self.rng.random() < 0.3:
+            at[self.rng.randrange(5 * transactions)] = self._deploy
+        self.scene.between = self._watch
         kind(transactions, at)
         assert self._running is not None
         self.scene.settle(self._running)
+        if self.deploys and self.rng.random() < 0.5:
+            self._begin_again(self._inside)  # which finds what is in the file
+            self.scene.settle_in_force(self._running)
+
+    def _deploy(self) -> None:
+        self.log.append(f"  deploy {self.scene.deploy(self.rng)}")
+        self._is_watched = self.rng.random() < 0.7
+
+    def _watch(self) -> None:
+        """Between two steps: let the copies for other rules go on a little, so that they meet the traffic."""
+        if self._is_watched and self._running is not None and self.rng.random() < 0.5:
+            self._is_watched = self.scene.come_further(self._running)
 
     def _compact(self) -> None:
         self.log.append("  compact")

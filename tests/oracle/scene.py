@@ -14,11 +14,13 @@ import psycopg
 from psycopg import sql
 
 from replicator.buckets.compact import candidates, compact_bucket, lock
+from replicator.buckets.deploy import store
 from replicator.buckets.model import OpId
 from replicator.buckets.tables import want_again
 from replicator.config import load
 from replicator.database import connected, migrate
 from replicator.observe.copies import recopy
+from replicator.rules.parse import parse_rules
 from tests.fixtures.postgres import Connection, Database
 from tests.oracle.compare import Reader, watch
 from tests.oracle.history import History
@@ -66,6 +68,8 @@ class Scene:
         (may_prepare,) = source.execute("SELECT current_setting('max_prepared_transactions')::int > 0")[0]
         self.traffic = Traffic(world, self.history, rng, may_prepare=may_prepare, name=self.slot)
         self.reader = Reader(world, self.history)
+        #: Called between two steps of the traffic.
+        self.between: Callable[[], None] = lambda: None
         self._configure(folder, rng)
 
     def _configure(self, folder: Path, rng: random.Random) -> None:
@@ -89,6 +93,7 @@ class Scene:
         for number, _ in enumerate(self.traffic.steps(self._source, transactions)):
             if at and number in at:
                 at[number]()
+            self.between()
 
     # ── What an operator and a disaster do ───────────────────────────────────────────────────────
 
@@ -123,6 +128,40 @@ class Scene:
                             if rng.randrange(most) == 0:
                                 return
 
+    def deploy(self, rng: random.Random) -> str:
+        """Other rules: by hand, or in the file, where the next replicator finds them. Answers which way."""
+        if rng.random() < 0.85:
+            self.world = self.world.changed(rng)
+        text = self.world.rules() + f"\n# {rng.getrandbits(32)}\n"
+        self.reader.worlds[text] = self.world
+        has_begun = self.storage.execute("SELECT FROM replicator.checkpoints")
+        if not has_begun or rng.random() < 0.4:
+            self.path.with_suffix(".rules.yaml").write_text(text, encoding="utf-8")
+            return "in the file"
+        asyncio.run(self._deploy(text))
+        return "by hand"
+
+    def deploy_by_hand(self, world: World) -> None:
+        """These rules."""
+        self.world = self.reader.worlds[world.rules()] = world
+        asyncio.run(self._deploy(world.rules()))
+
+    def come_further(self, running: Running) -> bool:
+        """While rules are being prepared, wait until one more chunk has been read."""
+        query = """
+            SELECT coalesce(sum(rows_copied), 0), count(*) FILTER (WHERE c.state = 'copied'), min(r.begun_at)
+            FROM replicator.rule_sets AS r LEFT JOIN replicator.rule_copies AS c ON c.rules = r.id
+            WHERE r.state = 'preparing' HAVING count(r.id) > 0"""
+        deadline = time.monotonic() + 5  # another one may have to be started first
+        before = now = self.storage.execute(query)
+        while now and now == before and not running.has_ended and time.monotonic() < deadline:
+            now = self.storage.execute(query)
+        return bool(now)
+
+    async def _deploy(self, text: str) -> None:
+        async with connected(self.storage.dsn, "test", schema="replicator") as connection:
+            await store(connection, self.slot, parse_rules(text, "deployed"), "command")
+
     def start_over(self) -> None:
         """An operator gives up what is lost by now."""
         asyncio.run(recopy(load(self.path, {}), (), everything=True, wait=False))
@@ -148,6 +187,17 @@ class Scene:
         with self.storage.connect() as storage:
             self.reader.compare(storage)
 
+    def settle_in_force(self, running: Running) -> None:
+        """The same once the newest rules are in force."""
+        standing = (
+            "SELECT shown_rules, (SELECT max(id) FROM replicator.rule_sets) FROM replicator.checkpoints"
+        )
+        deadline = time.monotonic() + _WAIT_S
+        self.settle(running)
+        while (found := self.storage.execute(standing))[0][0] != found[0][1]:
+            assert time.monotonic() < deadline, f"{found} are not in force: {self._stands()}"
+            self.settle(running)
+
     def _wait(self, running: Running, until: int) -> None:
         query = "SELECT (shown_lsn - '0/0')::bigint FROM replicator.checkpoints WHERE slot = %s"
         deadline = time.monotonic() + _WAIT_S
@@ -171,6 +221,8 @@ class Scene:
         return (
             f"{self.storage.execute(f'SELECT {columns} FROM replicator.checkpoints')} "
             f"{self.storage.execute(f'SELECT {tables} FROM replicator.tables')} "
+            f"{self.storage.execute('SELECT id, state, why FROM replicator.rule_sets')} "
+            f"{self.storage.execute('SELECT rules, oid, state, copied_to FROM replicator.rule_copies')} "
             f"{self.source.execute('SELECT active_pid, confirmed_flush_lsn FROM pg_replication_slots')}"
         )
 

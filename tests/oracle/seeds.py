@@ -7,16 +7,18 @@ rows in the queue, after them, and at once; patients, keys and whole tables move
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import yaml
 from psycopg import sql
 from psycopg.sql import SQL, Composed, Identifier
 
 from replicator import queries
 from replicator.rules import keys
-from replicator.rules.parse import load_rules
+from replicator.rules.parse import parse_rules
 from replicator.wal.messages import Column as Named
 from replicator.wal.messages import Relation
 from tests.fixtures.postgres import Connection, Database
@@ -82,31 +84,57 @@ _WIDE = {
 
 
 class Seeds(World):
-    """One of the two files."""
+    """One of the two files; or their definitions, both or one of them, without some of the tables."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, without: Mapping[str, frozenset[str]] | None = None) -> None:
         super().__init__(TABLES, (), ())
         object.__setattr__(self, "file", file)
+        object.__setattr__(self, "without", without)
 
     file: Path
+    #: By definition, the tables that it leaves out; None: the file as it is written.
+    without: Mapping[str, frozenset[str]] | None
 
     def rules(self) -> str:
-        return self.file.read_text(encoding="utf-8")
+        if self.without is None:
+            return self.file.read_text(encoding="utf-8")
+        found = {}
+        for name, without in self.without.items():
+            definition = yaml.safe_load(_FILE_OF[name].read_text(encoding="utf-8"))["bucket_definitions"][
+                name
+            ]
+            data = [query for query in definition["data"] if query.split()[3] not in without]
+            found[name] = definition | {"data": data}
+        return json.dumps({"bucket_definitions": found})
+
+    def changed(self, rng: random.Random) -> World:
+        """Another of a few, so that definitions also become what they were before."""
+        names = rng.choice((["global"], ["user_data"], ["global", "user_data"], ["global", "user_data"]))
+        left_out: list[frozenset[str]] = [
+            *(frozenset(), frozenset({"vital_signs"}), frozenset({"ehrbase_sync_queue", "users"}))
+        ]
+        return Seeds(self.file, {name: rng.choice(left_out) for name in names})
 
     def outputs(self) -> dict[str, Table]:
         return {table.name: table for table in TABLES}
 
     def contents_at(self, state: State) -> dict[str, Contents]:
         """Every bucket, by the names clients see."""
-        is_first = self.file.name == "own_record.yaml"
-        name = "global" if is_first else "user_data"
+        there = self.without
+        if there is None:
+            there = {name: frozenset() for name, file in _FILE_OF.items() if file.name == self.file.name}
         found: dict[str, Contents] = {table.name: {} for table in TABLES}
-        for table in TABLES:
-            for row in state[table]:
-                for user in _users_of(table, row, state, is_first):
-                    held = {c.name: value_shown(c.kind, row[c.name]) for c in table.columns}
-                    found[table.name][f"{name}[{compact(user)}]", str(row["id"])] = held
+        for name, without in there.items():
+            for table in TABLES:
+                for row in state[table] if table.name not in without else ():
+                    for user in _users_of(table, row, state, name == "global"):
+                        held = {c.name: value_shown(c.kind, row[c.name]) for c in table.columns}
+                        found[table.name][f"{name}[{compact(user)}]", str(row["id"])] = held
         return found
+
+
+#: Which file has which definition.
+_FILE_OF = {"global": FILES / "own_record.yaml", "user_data": FILES / "own_record_and_queue.yaml"}
 
 
 def _users_of(table: Table, row: Row, state: State, is_first: bool) -> set[str]:
@@ -161,28 +189,33 @@ class SeedsReader(Reader):
 
     def __init__(self, world: Seeds, history: History, storage: Database, source: Database) -> None:
         super().__init__(world, history)
-        self._seeds, self._storage, self._source = world, storage, source
-        self._rules = load_rules(world.file)
-        self._at: tuple[State, dict[str, Contents]] | None = None
+        self._storage, self._source = storage, source
+        self._at: tuple[State, World, dict[str, Contents]] | None = None
 
     def _contents(self, name: str, table: Table, state: State) -> Contents:
-        if self._at is None or self._at[0] is not state:
-            self._at = state, self._seeds.contents_at(state)
-        return self._at[1][name]
+        assert isinstance(self._world, Seeds)
+        if self._at is None or self._at[0] is not state or self._at[1] is not self._world:
+            self._at = state, self._world, self._world.contents_at(state)
+        return self._at[2][name]
 
     def _compare(self, checkpoint: Checkpoint, states: list[State], applied: list[Op]) -> None:
         super()._compare(checkpoint, states, applied)
         query = """SELECT lookup, key, value, subkey FROM replicator.lookups WHERE op_id <= %(at)s
             AND (until_op_id IS NULL OR until_op_id > %(at)s) AND lookup NOT LIKE '@%%'"""
-        standing = self._storage.execute(query, {"at": checkpoint.shown_op_id})
-        assert len(standing) == len(set(standing)), "an entry stands twice"
+        found = self._storage.execute(query, {"at": checkpoint.shown_op_id})
+        assert len(found) == len(set(found)), "an entry stands twice"
+        standing = [
+            (lookup.partition("#")[2], *entry) for lookup, *entry in found if lookup in self._maintained
+        ]
         assert any(set(standing) == self._entries(state) for state in states), (
             f"at {checkpoint.shown_lsn:X} the lookups say something else than the tables: "
             f"{[sorted(set(standing) ^ self._entries(state))[:6] for state in states]}"
         )
 
     def _entries(self, state: State) -> set[Entry]:
-        found = FromScratch(self._rules, [self._known(table, state) for table in TABLES])
+        assert isinstance(self._world, Seeds)
+        rules = parse_rules(self._world.rules(), "in force")
+        found = FromScratch(rules, [self._known(table, state) for table in TABLES])
         return {
             (lookup, key, keys.pack(_loads(value)), subkey) for lookup, key, value, subkey in found.entries
         }
@@ -199,8 +232,6 @@ class SeedsReader(Reader):
 
 
 def _loads(value: str) -> list[str | None]:
-    import json
-
     found: list[str | None] = json.loads(value)
     return found
 

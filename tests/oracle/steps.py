@@ -48,7 +48,7 @@ _COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
 #: What our own statements are called.
 _NAMES = {
     text: name
-    for file in ("buckets", "copy", "rows", "source")
+    for file in ("buckets", "copy", "rows", "source", "deploy")
     for name, text in queries.load(file).blocks.items()
 }
 

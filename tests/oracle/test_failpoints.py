@@ -58,6 +58,7 @@ KINDS = {
     *("pg_create_logical_replication_slot", "begin_checkpoint", "raise_fence", "acknowledgement"),
     *("want", "write_mark", "begin_copy", "forget_rows", "advance_copy", "sweep_table", "finish_copy"),
     *("COPY data", "COPY end", "write_states", "drop_states", "sum_up", "advance", "COMMIT"),
+    *("store", "replace", "begin", "want_copy", "retire", "put_in_force", "free_tables"),
     *("drop_slot", "want_all", "begin_again", "end of transaction"),
 }
 

@@ -13,13 +13,15 @@ from tests.fixtures.postgres import Database, MakeDatabase, Server
 from tests.fixtures.signals import Signals
 from tests.oracle.rounds import Rounds
 from tests.oracle.scene import Scene, make_source, make_storage
-from tests.oracle.tight import TIGHT
+from tests.oracle.tight import KEEP, TIGHT
 from tests.oracle.world import make_world
 
 pytestmark = pytest.mark.oracle
 
 
+@pytest.mark.parametrize("deploys", [False, True], ids=["one set of rules", "deploys"])
 def test_oracle(
+    deploys: bool,
     part: tuple[int, int],
     database: Database,
     make_database: MakeDatabase,
@@ -40,7 +42,7 @@ def test_oracle(
         storage = make_database(on=own[-1]) if rng.random() < 0.7 else source
     elif rng.random() < 0.5:
         storage = make_database(on=database.server)
-    bounds = TIGHT if rng.random() < 0.7 else {}
+    bounds = {**(TIGHT if rng.random() < 0.7 else {}), **KEEP}
     world = make_world(rng)
     make_source(world, source)
     make_storage(storage)
@@ -48,6 +50,7 @@ def test_oracle(
     if rng.random() < 0.7:
         scene.run(rng.choice((1, 10, 30)))  # rows that are there before the slot
     with Rounds(scene, rng, children, signals, bounds, own).open() as rounds:
+        rounds.deploys = deploys
         try:
             for _ in range(count):
                 rounds.round()
@@ -55,4 +58,5 @@ def test_oracle(
             error.add_note(rounds.report())
             raise
     print(f"{count} rounds, {scene.reader.compared} checkpoints, {len(scene.history.commits)} commits")
+    print(f"shown by rules {scene.reader.shown_by}")
     assert scene.reader.compared

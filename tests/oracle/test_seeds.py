@@ -13,14 +13,16 @@ from tests.fixtures.signals import Signals
 from tests.oracle.rounds import Rounds
 from tests.oracle.scene import make_storage
 from tests.oracle.seeds import FILES, Seeds, SeedsScene, make_source
-from tests.oracle.tight import TIGHT
+from tests.oracle.tight import KEEP, TIGHT
 
 pytestmark = pytest.mark.oracle
 
 
+@pytest.mark.parametrize("deploys", [False, True], ids=["as they are", "deploys"])
 @pytest.mark.parametrize("file", ["own_record.yaml", "own_record_and_queue.yaml"])
 def test_seeds(
     file: str,
+    deploys: bool,
     part: tuple[int, int],
     database: Database,
     make_database: MakeDatabase,
@@ -36,8 +38,9 @@ def test_seeds(
     scene = SeedsScene(Seeds(FILES / file), database, storage, tmp_path, rng)
     if rng.random() < 0.8:
         scene.run(rng.choice((1, 10, 30)))  # rows that are there before the slot
-    bounds = TIGHT if rng.random() < 0.8 else {}
+    bounds = {**(TIGHT if rng.random() < 0.8 else {}), **KEEP}
     with Rounds(scene, rng, children, signals, bounds, []).open() as rounds:
+        rounds.deploys = deploys
         try:
             for _ in range(count):
                 rounds.round()
@@ -45,4 +48,5 @@ def test_seeds(
             error.add_note(rounds.report())
             raise
     print(f"{count} rounds, {scene.reader.compared} checkpoints, {len(scene.history.commits)} commits")
+    print(f"shown by rules {scene.reader.shown_by}")
     assert scene.reader.compared

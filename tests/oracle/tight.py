@@ -39,7 +39,12 @@ TIGHT: Mapping[str, float] = {
     "replicator.buckets.kept.GENERATION_BYTES": 3_000,
     "replicator.buckets.rows.MOST_BYTES": 20_000,
     "replicator.buckets.ticking._LOOK_S": 0.05,
+    "replicator.buckets.retire._LOOK_S": 0.05,
+    "replicator.buckets.retire.STEP": 3,
+    "replicator.supervise._HEARD_S": 0.05,
 }
+#: What is over stays: the oracle may still have to look at it.
+KEEP: Mapping[str, float] = {"replicator.buckets.retire.GRACE_S": 1e9}
 
 
 def _place(name: str) -> tuple[ModuleType, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Literal, NamedTuple
 
@@ -127,6 +127,14 @@ class World:
                 found[name]["parameters"] = f"SELECT request.user_id() AS {parameter}"
         return json.dumps({"bucket_definitions": found}, indent=1)
 
+    def changed(self, rng: random.Random) -> World:
+        """The same tables under other rules: some definitions stay, some go, some come or become others."""
+        kept = tuple(one for one in self.definitions if rng.random() < 0.6)
+        tables = rng.sample(self.tables, rng.randint(1, len(self.tables)))
+        made = _definitions(rng, tables, first_alias=rng.randrange(10**9) * 100)
+        names = {one.name for one in kept}
+        return replace(self, definitions=(*kept, *[one for one in made if one.name not in names]))
+
     def outputs(self) -> dict[str, Table]:
         """The names clients see, and whose rows stand under them."""
         return {query.output: query.table for one in self.definitions for query in one.data}
@@ -208,9 +216,9 @@ def _table(rng: random.Random, name: str, identity: Identity) -> Table:
     return Table(rng.choice(("public", "public", "Clinic 2")), name, tuple(columns), key, identity)
 
 
-def _definitions(rng: random.Random, tables: Sequence[Table]) -> tuple[Definition, ...]:
+def _definitions(rng: random.Random, tables: Sequence[Table], first_alias: int = 0) -> tuple[Definition, ...]:
     """Every table under at least one name; no name stands for two tables."""
-    aliases = count()
+    aliases = count(first_alias)
 
     def query(table: Table, column: str | None) -> Query:
         return Query(table, rng.choice((None, f"nice {next(aliases)}")), column)

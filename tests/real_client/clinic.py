@@ -78,22 +78,18 @@ class ServedClinic(Clinic):
         super().__init__(database, folder, children, rules=rules)
         self.folder = folder
         self._phones = phones
-        self._keys = json.loads(self._file.read_text())
+        self._keys = json.loads(self.path.read_text())
         self._sync = {"listen": "127.0.0.1:0", "audience": [AUDIENCE], "keys": [_KEY], **sync}
         self._write()
         #: Where phones connect.
         self.endpoint = ""
 
     def _write(self) -> None:
-        self._file.write_text(json.dumps({**self._keys, "sync": self._sync}))
+        self.path.write_text(json.dumps({**self._keys, "sync": self._sync}))
 
     @property
     def config(self) -> Path:
-        return self._file
-
-    @property
-    def rules(self) -> Path:
-        return self._rules
+        return self.path
 
     @property
     def port(self) -> int:
@@ -110,7 +106,7 @@ class ServedClinic(Clinic):
         return replicating, serving
 
     def replicate(self) -> Child:
-        self._last = self._children("run", "--only", "replicate", "--config", self._file)
+        self._last = self._children("run", "--only", "replicate", "--config", self.path)
         return self._last
 
     def serve(self) -> Child:
@@ -120,7 +116,7 @@ class ServedClinic(Clinic):
         return serving
 
     def _begin_to_serve(self) -> Child:
-        return self._children("run", "--only", "serve", "--config", self._file)
+        return self._children("run", "--only", "serve", "--config", self.path)
 
     def _until_served(self, serving: Child) -> None:
         address = str(serving.wait_for("serving")["address"])

@@ -25,21 +25,23 @@ async def test_a_client_gets_what_it_is_granted_and_then_what_changes(server: Se
     lines = server.lines()
     first = await until(lines, "checkpoint_complete")
     told = first[0]["checkpoint"]
-    assert sorted(bucket["bucket"] for bucket in told["buckets"]) == ['mine["u1"]', 'ours["north"]']
+    assert sorted(bucket["bucket"] for bucket in told["buckets"]) == ['1#mine["u1"]', '1#ours["north"]']
     assert sorted(ops(first)) == [("news", "n1"), *(("visits", n) for n in "147")]
     server.database.execute(
         "UPDATE visits SET note = 'second' WHERE id = '4'; DELETE FROM visits WHERE id = '2'"
     )
     second = await until(lines, "checkpoint_complete")
     assert {row: json.loads(data)["note"] for row, data in ops(second).items()} == {("visits", "4"): "second"}
-    assert [bucket["bucket"] for bucket in second[0]["checkpoint_diff"]["updated_buckets"]] == ['mine["u1"]']
+    assert [bucket["bucket"] for bucket in second[0]["checkpoint_diff"]["updated_buckets"]] == [
+        '1#mine["u1"]'
+    ]
     # Nobody has touched a row of theirs; they are granted another bucket.
     server.database.execute("INSERT INTO staff VALUES ('s2', 'u1', 'south')")
     third = await until(lines, "checkpoint_complete")
     assert ops(third).keys() == {("news", "n2")}
     server.database.execute("DELETE FROM staff WHERE clinic = 'north'")
     fourth = await until(lines, "checkpoint_complete")
-    assert fourth[0]["checkpoint_diff"]["removed_buckets"] == ['ours["north"]']
+    assert fourth[0]["checkpoint_diff"]["removed_buckets"] == ['1#ours["north"]']
 
 
 async def test_a_write_is_acknowledged_on_an_idle_source(server: Served) -> None:
@@ -170,14 +172,14 @@ async def test_nobody_gets_buckets_by_naming_them(server: Served) -> None:
     asked = [{"name": name, "after": "0"} for name in ('mine["u2"]', 'ours["south"]', "mine[]", "x" * 9000)]
     told = await until(server.lines(buckets=asked), "checkpoint_complete")
     assert {bucket["bucket"] for bucket in told[0]["checkpoint"]["buckets"]} == {
-        'mine["u1"]',
-        'ours["north"]',
+        '1#mine["u1"]',
+        '1#ours["north"]',
     }
     assert ops(told).keys() == {("news", "n1"), *(("visits", n) for n in "147")}
 
 
 async def test_claims_of_having_seen_more_than_there_is_do_no_harm(server: Served) -> None:
-    asked = [{"name": 'mine["u1"]', "after": str((1 << 63) - 1)}]
+    asked = [{"name": '1#mine["u1"]', "after": str((1 << 63) - 1)}]
     told = await until(server.lines(buckets=asked), "checkpoint_complete")
     assert not [row for row in ops(told) if row[0] == "visits"]
     assert len(await until(server.lines(), "checkpoint_complete")) > 1, "others go on as before"

@@ -10,7 +10,7 @@ OID = 7
 
 
 def copying() -> Copies:
-    copies = Copies(Wanted("", "slot", "publication", [("public", "visits")], lambda *_: ""))
+    copies = Copies(Wanted("", "slot", "publication", [("public", "visits")]))
     copies.windows.watch(OID)
     return copies
 

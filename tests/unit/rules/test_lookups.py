@@ -90,14 +90,22 @@ class Store:
 
     def _advance(self, now: float) -> None:
         then, self.now, self._moved_on = self.now, now, ("", "")
-        while due := sorted((k, s) for lookup, k, s in self.rows if lookup == DUE and due_at(k) <= now)[:2]:
-            steps = []
-            for key, subkey in due:
-                outer = self._outer(self.rows[DUE, key, subkey])
-                steps.append(self._step(outer.table.relation.oid, outer.row, outer.row, then, now))
-            self._apply(steps)
-            for key, subkey in due:
-                self.rows.pop((DUE, key, subkey), None)
+        while due := self._due(now):
+            steps = {}
+            for key, subkey, lookup in due:
+                outer = self._outer(self.rows[lookup, key, subkey])
+                turn = outer.table.turn(outer.row, then, now)
+                if turn is not None and due_key(turn) == key:
+                    oid = outer.table.relation.oid
+                    steps[key, subkey] = self._step(oid, outer.row, outer.row, then, now)
+            self._apply(list(steps.values()))
+            for key, subkey, lookup in due:
+                self.rows.pop((lookup, key, subkey), None)
+
+    def _due(self, now: float) -> list[tuple[str, str, str]]:
+        """The first two entries whose moment has come."""
+        there = [(k, s, lookup) for lookup, k, s in self.rows if lookup.startswith(DUE) and due_at(k) <= now]
+        return sorted(there)[:2]
 
     def _sweep(self, prefix: str) -> None:
         self.held = {place: shown for place, shown in self.held.items() if not place[3].startswith(prefix)}
@@ -117,8 +125,10 @@ class Store:
     def _step(self, oid: int, old: Row | None, new: Row | None, then: float, now: float) -> Applied:
         table = self.router.known(oid)
         assert table is not None
-        packed = ["" if row is None or not table.is_kept else json.dumps([oid, *row]) for row in (old, new)]
-        return Applied(table, old, new, then, now, *packed)
+        was, becomes = [
+            "" if row is None or not table.is_kept else json.dumps([oid, *row]) for row in (old, new)
+        ]
+        return Applied(table, old, new, then, now, was, becomes)
 
     def _apply(self, steps: list[Applied]) -> None:
         needs: set[Need] = set()

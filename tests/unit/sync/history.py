@@ -60,7 +60,7 @@ class History:
             page = self.page(bucket, after, upto, limit)
             if known is None:
                 known = overtaken([op for op in self.now.get(bucket, []) if after < op.op_id <= upto])
-            sent = list(reduction.take(page.ops, known if page.has_more else overtaken(page.ops)))
+            sent = list(reduction.take(list(page.ops), known if page.has_more else overtaken(page.ops)))
             if not page.has_more:
                 sent += reduction.rest()
             is_overtaken = reduction.upto > upto or self._is_cleared(bucket, upto)
