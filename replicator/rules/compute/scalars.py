@@ -110,7 +110,15 @@ def as_number(value: Scalar) -> Number | None:
 
 def fitted(value: Number) -> Number:
     """A whole number that no 64 bits hold becomes a real one."""
-    return float(value) if isinstance(value, int) and not _LEAST <= value <= _MOST else value
+    return _real(value) if isinstance(value, int) and not _LEAST <= value <= _MOST else value
+
+
+def _real(value: Number) -> float:
+    """The nearest real number; infinity, as of text, where none is so large."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def as_integer(value: Scalar) -> int | None:
@@ -130,7 +138,7 @@ def as_integer(value: Scalar) -> int | None:
 
 def as_real(value: Scalar) -> float | None:
     number = as_number(value)
-    return None if number is None else float(number)
+    return None if number is None else _real(number)
 
 
 # Comparisons. None stands for NULL: it is neither true nor false, but counts as false.
@@ -208,7 +216,10 @@ def _numbers(of: Callable[[Number, Number], Number | None]) -> Callable[[Scalar,
         left, right = as_number(a), as_number(b)
         if left is None or right is None:
             return None
-        result = of(left, right)
+        try:
+            result = of(left, right)
+        except OverflowError:  # one is real, and the other too long for it
+            result = of(_real(left), _real(right))
         # Not a number is no value.
         return None if result is None or result != result else fitted(result)
 

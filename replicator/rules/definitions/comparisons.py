@@ -32,6 +32,8 @@ _UNEQUAL = frozenset({"!=", "is distinct"})
 #: Of money and the like, no expression makes a number.
 _NO_NUMBER = frozenset({"money", "interval", "timetz"})
 
+ARRAY_ITSELF = "this compares with the array itself; without parentheses, IN looks at its members"
+
 
 def check_comparisons(statement: Statement, test: Expression, node: SqlNode, scope: Types) -> None:
     """Tell of comparisons that are always the same; refuse one that holds for every row of the source."""
@@ -40,10 +42,8 @@ def check_comparisons(statement: Statement, test: Expression, node: SqlNode, sco
         name, (first, *others) = part.name, part.args
         if both_may_read_null(part, statement.context.dialect):
             statement.warn(NULL_IN_JSON, at)
-        if name == "in list" and isinstance(others[-1], Call) and others[-1].name == "->":
-            statement.warn(
-                "this compares with the array itself; without parentheses, IN looks at its members", at
-            )
+        if name == "in list" and any(map(is_array, others)):
+            statement.warn(ARRAY_ITSELF, at)
         holds = _always(part, scope)
         if holds is not None:
             holds = None if is_negated is None else holds is not is_negated
@@ -63,6 +63,11 @@ def check_comparisons(statement: Statement, test: Expression, node: SqlNode, sco
         elif name in _ORDERED and (culprit := _by_letters(part.args, scope)):
             what = f"{shown(culprit)} is compared as text, letter by letter: '9' comes after '10'; "
             statement.warn(what + _as_number(culprit, scope), at)
+
+
+def is_array(expr: Expression) -> bool:
+    """Whether it is JSON text, of an array most likely."""
+    return isinstance(expr, Call) and expr.name == "->"
 
 
 def _tell(statement: Statement, what: str, at: int) -> None:

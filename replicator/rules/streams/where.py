@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from replicator.rules.definitions.comparisons import ARRAY_ITSELF, is_array
 from replicator.rules.definitions.windows import FORM, read_windows
 from replicator.rules.expression import Call, Expression
 from replicator.rules.sql.reader import MOST_LEVELS, NotUnderstood, bool_parts, dependencies
@@ -82,6 +83,9 @@ class Where:
                 case Call("in", (one, array)):
                     return self._member(node, one, array)
                 case Call("in list", (one, *others)):
+                    # Each is an equality from here on, and nobody sees how it was written.
+                    if any(map(is_array, others)):
+                        self._statement.warn(ARRAY_ITSELF, location_of(node))
                     return Either(tuple(self._equal(node, one, other) for other in others))
                 case Call("&&", (one, other)):
                     return self._overlap(node, one, other)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from fractions import Fraction
 
 import pytest
@@ -13,7 +14,7 @@ from replicator.rules import keys
 from replicator.rules.columns.types import BUILT_IN
 from replicator.rules.columns.values import text_id
 from replicator.rules.compile import compile_rules
-from replicator.rules.compute import jsontext, texts
+from replicator.rules.compute import jsontext, scalars, texts
 from replicator.rules.compute.scalars import EvaluationError, as_text
 from replicator.rules.expression import EDITION_2
 from replicator.rules.parse import parse_rules
@@ -123,3 +124,15 @@ def test_a_row_that_asks_for_gigabytes_is_left_out() -> None:
     assert compiled is not None
     assert compiled.place(("1", "a" * 1000), 0.0) == []
     assert failures == ["a computed text is too long"]
+
+
+@pytest.mark.parametrize("long", [10**400, -(10**400)], ids=["most", "least"])
+def test_a_whole_number_that_no_real_one_reaches_is_infinite(long: int) -> None:
+    infinite = math.inf if long > 0 else -math.inf
+    assert scalars.fitted(long) == scalars.as_real(long) == infinite
+    assert scalars.negative(long) == -infinite
+    assert scalars.absolute(long) == math.inf
+    assert scalars.add(long, 1) == scalars.add(long, 0.5) == scalars.multiply(long, 1.5) == infinite
+    assert scalars.subtract(0.5, long) == scalars.divide(long, -0.5) == -infinite
+    assert scalars.remainder(long, 0.5) is None
+    assert scalars.remainder(0.5, long) == 0.5

@@ -289,3 +289,18 @@ def test_an_unused_query_is_told() -> None:
     found = read("s: {query: SELECT * FROM a, with: {m: SELECT y FROM b}}")
     assert found.warnings() == ["rules.yaml:1:39: s.with.m: nothing refers to this query"]
     assert found.context.dialect == EDITION_3
+
+
+@pytest.mark.parametrize(
+    ("where", "array"),
+    [
+        ("org IN {}", "auth.parameters() -> 'orgs'"),
+        ("id = 'a' AND auth.user_id() IN {}", "members -> 'all'"),
+        ("o = auth.user_id() AND 'x' IN {}", "auth.parameters() -> 'roles'"),
+        ("o = auth.user_id() AND a IN (SELECT b FROM u WHERE c IN {})", "auth.parameters() -> 'orgs'"),
+    ],
+)
+def test_parentheses_around_an_array_are_told_of(where: str, array: str) -> None:
+    [told] = of_query(f"SELECT * FROM t WHERE {where.format(f'({array})')}").warnings()
+    assert "this compares with the array itself; without parentheses, IN looks at its members" in told
+    assert of_query(f"SELECT * FROM t WHERE {where.format(array)}").warnings() == []
