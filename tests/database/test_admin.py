@@ -141,7 +141,8 @@ def test_rules_are_deployed_beside_those_in_force(clinic: Served) -> None:
     assert (status, body["error"]["code"]) == (422, "PSYNC_R0001")
     status, body = clinic.request(path, RULES.encode(), kind="application/yaml")
     assert (status, body) == (200, {"data": {"slot_name": clinic.slot}})
-    stored = clinic.database.execute("SELECT content, origin FROM replicator.rule_sets ORDER BY id DESC LIMIT 1")
+    newest = "SELECT content, origin FROM replicator.rule_sets ORDER BY id DESC LIMIT 1"
+    stored = clinic.database.execute(newest)
     assert stored == [(RULES, "command")]
     status, body = clinic.request(path, b"nothing: 1", kind="application/yaml")
     assert (status, body["error"]["code"]) == (422, "PSYNC_R0001")
