@@ -133,6 +133,10 @@ class Jobs:
         old, new = _row(change, change.old), _row(change, change.new)
         return _numbered(self._each(name, old, new, at))
 
+    def stands(self, table: TableMapping, row: Row) -> bool:
+        """Whether a row, as it is, is to be in the record."""
+        return self._version(table, row) is not None
+
     def _each(self, name: str, old: Row | None, new: Row | None, at: ChangeId) -> Iterable[Job]:
         for table in self.mapping.of(name):
             yield from self._both(table, old, new, at)
