@@ -168,3 +168,117 @@ DELETE FROM ehr_sync_queue_done WHERE (lane, seq) IN (
 -- name: next_due
 -- In how many seconds the next lane is due that waits for nothing but the time; none if there is none.
 SELECT extract(epoch FROM min(due_at) - now())::float8 FROM ehr_lanes WHERE state = 'waiting'
+
+-- name: find_jobs
+-- Jobs, oldest first, that fit what is asked; what is not asked is NULL.
+SELECT q.lane, q.seq, q.source_table, q.mapping, q.record_key, q.operation, q.patient, q.state, q.attempts, q.error_class,
+       q.error_message, q.commit_lsn::text || ':' || q.ordinal, q.composition_id::text, q.composition_uid,
+       extract(epoch FROM now() - q.created_at)::float8, q.priority, q.created_at, q.finished_at, q.next_attempt_at,
+       q.note, q.ehr_id::text, q.template_id, l.state, q.seq = l.done_upto + 1
+FROM ehr_sync_queue AS q JOIN ehr_lanes AS l ON l.id = q.lane
+WHERE (%(states)s::text[] IS NULL OR q.state = ANY (%(states)s::text[]))
+  AND (%(lanes)s::bigint[] IS NULL OR (q.lane, q.seq) IN (
+          SELECT * FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq)))
+  AND (%(table)s::text IS NULL OR %(table)s::text IN (q.source_table, q.mapping))
+  AND (%(lane)s::bigint IS NULL OR q.lane = %(lane)s::bigint)
+  AND (%(error_class)s::text IS NULL OR q.error_class = %(error_class)s::text)
+  AND (%(older)s::interval IS NULL OR q.created_at < now() - %(older)s::interval)
+ORDER BY q.created_at, q.lane, q.seq
+LIMIT %(limit)s::integer
+
+-- name: show_job
+-- All there is about one job but its row.
+SELECT to_jsonb(q) - 'snapshot' FROM ehr_sync_queue AS q WHERE (lane, seq) = (%(lane)s::bigint, %(seq)s::bigint)
+
+-- name: job_audit
+SELECT at, who, action, why FROM ehr_queue_audit WHERE (lane, seq) = (%(lane)s::bigint, %(seq)s::bigint) ORDER BY id
+
+-- name: stop_lanes
+-- Nobody records anything of these lanes until we have decided.
+SELECT id FROM ehr_lanes WHERE id = ANY (%(lanes)s::bigint[]) ORDER BY id FOR UPDATE
+
+-- name: retry_jobs
+-- They are tried as if for the first time.
+UPDATE ehr_sync_queue_open
+SET state = 'waiting', attempts = 0, error_class = NULL, error_message = NULL, next_attempt_at = NULL, updated_at = now()
+WHERE (lane, seq) IN (SELECT * FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq))
+  AND state <> 'waiting'
+RETURNING lane, seq, mapping, record_key
+
+-- name: skip_jobs
+-- They leave the queue, undelivered, when their turn comes.
+UPDATE ehr_sync_queue_open SET state = 'skipping', updated_at = now()
+WHERE (lane, seq) IN (SELECT * FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq))
+  AND state <> 'skipping'
+RETURNING lane, seq, mapping, record_key
+
+-- name: park_jobs
+-- Their lanes stop when they come to them.
+UPDATE ehr_sync_queue_open
+SET state = 'parked', error_class = 'operator', error_message = %(why)s::text, updated_at = now()
+WHERE (lane, seq) IN (SELECT * FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq))
+  AND state <> 'parked'
+RETURNING lane, seq, mapping, record_key
+
+-- name: free_lanes
+-- Lanes that stopped go on at once; one that somebody holds goes on anyway.
+UPDATE ehr_lanes
+SET state = 'waiting', held_by = NULL, failures = 0, due_at = CASE WHEN lease_until > now() THEN due_at ELSE now() END
+WHERE id = ANY (%(lanes)s::bigint[]) AND state <> 'idle'
+
+-- name: park_lanes
+-- Lanes whose next job is parked, and that nobody holds.
+UPDATE ehr_lanes AS l SET state = 'parked', held_by = NULL
+FROM ehr_sync_queue_open AS q
+WHERE l.id = ANY (%(lanes)s::bigint[]) AND l.state <> 'idle' AND (l.lease_until IS NULL OR l.lease_until < now())
+  AND q.lane = l.id AND q.seq = l.done_upto + 1 AND q.state = 'parked'
+
+-- name: replay_jobs
+-- Once more what was finished: after everything that waits in its lane, in the order it was in.
+INSERT INTO ehr_sync_queue_open (
+    lane, seq, source_table, mapping, record_key, operation, patient, ehr_id, composition_id, template_id, commit_lsn,
+    ordinal, part, snapshot, priority, may_merge, trouble, state)
+SELECT d.lane, before.seq + row_number() OVER (PARTITION BY d.lane ORDER BY d.seq), d.source_table, d.mapping,
+       d.record_key, d.operation, d.patient, d.ehr_id, d.composition_id, d.template_id, d.commit_lsn, d.ordinal, d.part,
+       d.snapshot, d.priority, d.may_merge, d.trouble, 'waiting'
+FROM ehr_sync_queue_done AS d
+JOIN unnest(%(before_lanes)s::bigint[], %(before)s::bigint[]) AS before (lane, seq) ON before.lane = d.lane
+WHERE (d.lane, d.seq) IN (SELECT * FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq))
+RETURNING lane, seq, mapping, record_key
+
+-- name: forget_compositions
+-- What we believed of them is not believed any more: the record is asked.
+DELETE FROM ehr_compositions WHERE id IN (
+    SELECT composition_id FROM ehr_sync_queue_done
+    WHERE (lane, seq) IN (SELECT * FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq)))
+
+-- name: lanes_of_jobs
+-- How many of these finished jobs each lane has, with what makes it known.
+SELECT d.lane, l.name, l.patient, count(*), min(d.priority)
+FROM ehr_sync_queue_done AS d JOIN ehr_lanes AS l ON l.id = d.lane
+WHERE (d.lane, d.seq) IN (SELECT * FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq))
+GROUP BY d.lane, l.name, l.patient ORDER BY d.lane
+
+-- name: audit
+-- Who has decided what about which job, and why.
+INSERT INTO ehr_queue_audit (who, action, why, lane, seq, mapping, record_key)
+SELECT %(who)s::text, %(action)s::text, %(why)s::text, lane, seq, mapping, record_key
+FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[], %(mappings)s::text[], %(keys)s::text[])
+     AS given (lane, seq, mapping, record_key)
+
+-- name: lanes_by_state
+SELECT state, count(*), sum(appended - done_upto)::bigint FROM ehr_lanes WHERE state <> 'idle' GROUP BY state
+
+-- name: oldest
+-- For how many seconds the longest waiting job has waited; the first of each lane is its oldest.
+SELECT extract(epoch FROM now() - min(q.created_at))::float8 FROM ehr_lanes AS l
+JOIN LATERAL (
+    SELECT created_at FROM ehr_sync_queue_open AS q WHERE q.lane = l.id AND q.seq > l.done_upto ORDER BY q.seq LIMIT 1
+) AS q ON true
+WHERE l.state <> 'idle'
+
+-- name: errors_by_class
+SELECT error_class, count(*) FROM ehr_sync_queue_open WHERE error_class IS NOT NULL GROUP BY error_class
+
+-- name: finished_lately
+SELECT state, count(*) FROM ehr_sync_queue_done WHERE finished_at > now() - interval '1 hour' GROUP BY state

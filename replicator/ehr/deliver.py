@@ -100,7 +100,7 @@ class Delivery:
                     return _end(verdict(job.operation, there, tries=task.attempts, template_is_known=True))
                 if all(there.body.get(name) == wanted[name] for name in ("is_modifiable", "is_queryable")):
                     return Done(there.version, "it says so already")
-                mark("ehr sending", operation=job.operation.value, change=job.change)
+                mark("ehr sending", operation=job.operation.value, change=str(job.change))
                 # All else that its status says stays as it is.
                 body = {**there.body, **{name: wanted[name] for name in ("is_modifiable", "is_queryable")}}
                 answer: Answer | Unreached = await self.client.update_ehr_status(
@@ -169,7 +169,7 @@ class _Composition:
 
     async def _send(self, step: Again) -> Answer | Unreached:
         operation, preceding = step
-        mark("ehr sending", operation=operation.value, change=self.job.change)
+        mark("ehr sending", operation=operation.value, change=str(self.job.change))
         try:
             if operation is Operation.DELETE:
                 assert preceding is not None, "nothing else can be deleted"
