@@ -182,4 +182,4 @@ def as_first(task: Task, before: Sequence[Task]) -> Task:
     is_first = task.job.operation is Operation.UPDATE and any(
         earlier.job.operation is Operation.CREATE for earlier in before
     )
-    return replace(task, job=replace(task.job, operation=Operation.CREATE)) if is_first else task
+    return replace(task, job=task.job._replace(operation=Operation.CREATE)) if is_first else task
