@@ -7,7 +7,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import NamedTuple
@@ -35,6 +35,9 @@ from replicator.copying.copies import Copies, Wanted
 from replicator.copying.weave import Weaver
 from replicator.database import Connection, check_migrated, connected
 from replicator.dsn import describe_dsn
+from replicator.ehr.job import Jobs
+from replicator.ehr.mapping import load_mapping
+from replicator.ehr.queue import Feed
 from replicator.errors import ReplicatorError, SlotBlocked, SlotLost, StandingBy, Unavailable
 from replicator.marks import mark
 from replicator.replicate import Limits, replicate
@@ -153,6 +156,7 @@ async def _open(stack: AsyncExitStack, config: Config, rules: Rules) -> Ready:
     copier = Copier(copies, clinic, notes, Met(router, clinic))
     await copier.prepare()
     writer.lookups = lookups = Lookups(store, router)
+    writer.feed = feed_of(config)
     await lookups.open()
     timeout_s = await sender_timeout_s(clinic)
 
@@ -175,6 +179,14 @@ async def _open(stack: AsyncExitStack, config: Config, rules: Rules) -> Ready:
         )
     )
     return Ready(stream, Weaver(copies, RowStates(store, source.slot)), copier, lookups, writer)
+
+
+def feed_of(config: Config) -> Callable[[], Feed] | None:
+    """What makes jobs for the record system, where there is one."""
+    if config.ehr.url is None:
+        return None
+    mapping = load_mapping(config.ehr.mapping_path)
+    return partial(Feed, Jobs(mapping, lambda *asked: None, {}))
 
 
 async def open_or_begin(store: Connection, clinic: Connection, config: Config, numbers: Numbers) -> Writer:

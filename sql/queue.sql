@@ -23,6 +23,43 @@ RETURNING id, appended
 COPY ehr_sync_queue_open (lane, seq, source_table, mapping, record_key, operation, patient, ehr_id, composition_id,
     template_id, commit_lsn, ordinal, part, snapshot, priority, may_merge, trouble) FROM STDIN
 
+-- name: append_arrivals
+COPY ehr_arrivals (lane, seq, source_table, mapping, record_key, operation, patient, ehr_id, composition_id,
+    template_id, commit_lsn, ordinal, part, snapshot, priority, may_merge, trouble) FROM STDIN
+
+-- name: take_in
+-- Everything that has arrived in this transaction: into its lanes, in the order in which it came.
+WITH given AS (
+    SELECT lane, count(*) AS jobs, min(priority) AS priority, min(patient) AS patient, min(mapping) AS mapping,
+           min(record_key) AS key
+    FROM ehr_arrivals GROUP BY lane),
+extended AS (
+    INSERT INTO ehr_lanes AS l (id, name, patient, appended, state, priority, urgent_upto, due_at)
+    SELECT lane, CASE WHEN patient IS NULL
+                      THEN 'row/' || replace(replace(mapping, '~', '~0'), '/', '~1') || '/'
+                           || replace(replace(key, '~', '~0'), '/', '~1')
+                      ELSE 'patient/' || replace(replace(patient, '~', '~0'), '/', '~1') END,
+           patient, jobs, 'waiting', priority, jobs, now()
+    FROM given ORDER BY lane
+    ON CONFLICT (id) DO UPDATE
+    SET appended = l.appended + excluded.appended,
+        state = CASE l.state WHEN 'idle' THEN 'waiting' ELSE l.state END,
+        due_at = CASE l.state WHEN 'idle' THEN excluded.due_at ELSE l.due_at END,
+        priority = CASE WHEN l.state = 'idle' THEN excluded.priority ELSE least(l.priority, excluded.priority) END,
+        urgent_upto = CASE WHEN l.state = 'idle' OR excluded.priority <= l.priority
+                           THEN l.appended + excluded.urgent_upto ELSE l.urgent_upto END
+    RETURNING id, appended)
+INSERT INTO ehr_sync_queue_open (
+    lane, seq, source_table, mapping, record_key, operation, patient, ehr_id, composition_id, template_id, commit_lsn,
+    ordinal, part, snapshot, priority, may_merge, trouble, state)
+SELECT a.lane, e.appended - g.jobs + row_number() OVER (PARTITION BY a.lane ORDER BY a.seq), a.source_table, a.mapping,
+       a.record_key, a.operation, a.patient, a.ehr_id, a.composition_id, a.template_id, a.commit_lsn, a.ordinal, a.part,
+       a.snapshot, a.priority, a.may_merge, a.trouble, a.state
+FROM ehr_arrivals AS a JOIN extended AS e ON e.id = a.lane JOIN given AS g ON g.lane = a.lane
+
+-- name: clear_arrivals
+DELETE FROM ehr_arrivals
+
 -- name: tell
 -- Workers that wait hear of it when this is committed.
 SELECT pg_catalog.pg_notify('replicator_jobs', '')

@@ -272,6 +272,10 @@ CREATE TABLE ehr_sync_queue_done PARTITION OF ehr_sync_queue (PRIMARY KEY (lane,
     FOR VALUES IN ('done', 'skipped', 'merged');
 CREATE INDEX ehr_sync_queue_done_at ON ehr_sync_queue_done USING brin (finished_at);
 
+-- The jobs of a storage transaction that are too many to be kept back until it ends. They arrive here, so that no
+-- lane has to be held before then; nobody else ever sees any.
+CREATE UNLOGGED TABLE ehr_arrivals (LIKE ehr_sync_queue INCLUDING DEFAULTS);
+
 -- What the record holds of ours, as far as we know: the newest version of each composition, and its change.
 CREATE TABLE ehr_compositions (
     id            uuid         PRIMARY KEY,

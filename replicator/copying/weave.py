@@ -44,7 +44,11 @@ class Weaver:
         for message in piece.messages:
             if message.prefix == PREFIX and (said := self._read(message.content)) is not None:
                 changes = await self._heed(said, batch) or changes
+        # What a copy adds has not changed; only the log knows what has.
+        is_told = changes is piece.changes
         if not self._row_states.concern(changes):
+            if is_told:
+                await batch.tell(changes, piece.commit_lsn)
             yield self._anew(changes)
             return
         while changes:
@@ -52,6 +56,8 @@ class Weaver:
             whole, holes, changes = await self._row_states.complete(changes)
             if holes:
                 await self._note_holes(holes, batch)
+            if is_told:
+                await batch.tell(whole, piece.commit_lsn)
             yield self._anew(whole)
 
     def _anew(self, changes: Sequence[Change]) -> Sequence[Change]:

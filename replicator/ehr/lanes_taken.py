@@ -7,14 +7,16 @@ Only the database looks at a clock.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
+from weakref import WeakSet
 
 from psycopg.rows import TupleRow
 
 from replicator import queries
-from replicator.database import Connect, rows
+from replicator.database import Connect, Connection, rows
 from replicator.ehr.client.versions import VersionUid
 from replicator.ehr.identity import ChangeId
 from replicator.ehr.job import Job, Operation
@@ -23,6 +25,10 @@ from replicator.wal.lsn import Lsn
 
 _q = queries.load("queue")
 
+#: Our statements are about a few rows of tables that may be large, or may have been a moment ago: they go by
+#: the indices, whatever the statistics say; and there is nothing to find out about them anew each time.
+_PLANNED = b"""SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
+    SET plan_cache_mode = force_generic_plan; SET jit = off"""
 #: The hold that keeps everybody from everything.
 SERVER = "server"
 
@@ -31,8 +37,18 @@ class Lanes:
     """The queue, as one worker sees it."""
 
     def __init__(self, connect: Connect, holder: str, lease_s: float) -> None:
-        self._connect, self._holder = connect, holder
+        self._lend, self._holder = connect, holder
+        #: The sessions that have been told how to plan.
+        self._told: WeakSet[Connection] = WeakSet()
         self._lease = timedelta(seconds=lease_s)
+
+    @asynccontextmanager
+    async def _connect(self) -> AsyncIterator[Connection]:
+        async with self._lend() as connection:
+            if connection not in self._told:
+                await connection.execute(_PLANNED)
+                self._told.add(connection)
+            yield connection
 
     async def claim(self, lanes: int, jobs: int) -> list[Lane]:
         """Up to so many lanes, with up to so many jobs of each; they are ours for the length of a lease."""

@@ -8,15 +8,19 @@ lane numbers become visible in their order, whoever appends: the writer, or an o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from replicator import queries
 from replicator.database import Connection, rows
-from replicator.ehr.job import Job
+from replicator.ehr.job import Job, Jobs
+from replicator.wal.lsn import Lsn
+from replicator.wal.transactions import Change
 
 _q = queries.load("queue")
 
+#: So many are kept back in memory.
+_HELD = 20_000
 #: COPY text format: what must be escaped in a value.
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
@@ -40,6 +44,66 @@ class Waiting:
 def lane_id(name: str) -> int:
     """The number of a lane, which fits a bigint."""
     return int.from_bytes(hashlib.sha1(name.encode(), usedforsecurity=False).digest()[:8], signed=True)
+
+
+class Feed:
+    """The jobs of one storage transaction, made as its changes pass and appended when it is committed.
+
+    Those of a large transaction do not stay in memory; they go into storage before, though into no lane yet.
+    """
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+        self._held: list[Job] = []
+        self._arrived = 0
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._held) >= _HELD
+
+    def add(self, changes: Iterable[Change], commit_lsn: Lsn) -> None:
+        """Whole changes of one transaction, in order."""
+        concern, of = self._jobs.concern, self._jobs.of
+        for change in changes:
+            relation = change.relation
+            if concern(relation.namespace, relation.name):
+                self._held += of(change, commit_lsn)
+
+    async def spill(self, connection: Connection) -> None:
+        """Let storage keep what is held, in its open transaction."""
+        held, self._held = self._held, []
+        if not held:
+            return
+        # Counted as one lane's, because only their order matters until they are taken in.
+        arrived = encode_jobs(held, [lane_id(job.lane) for job in held], _Counted(self._arrived))
+        self._arrived += len(held)
+        async with connection.cursor().copy(_q.append_arrivals) as copy:
+            await copy.write(arrived)
+
+    async def send(self, connection: Connection) -> None:
+        """Append all of them, just before the commit."""
+        if not self._arrived:
+            held, self._held = self._held, []
+            await append(connection, held)
+            return
+        await self.spill(connection)
+        await connection.execute(_q.take_in)
+        await connection.execute(_q.clear_arrivals)
+        await connection.execute(_q.tell)
+
+
+class _Counted(dict[int, int]):
+    """Counts all lanes as one."""
+
+    def __init__(self, last: int) -> None:
+        super().__init__()
+        self._last = last
+
+    def __getitem__(self, lane: int) -> int:
+        return self._last
+
+    def __setitem__(self, lane: int, last: int) -> None:
+        self._last = last
 
 
 async def append(connection: Connection, jobs: Sequence[Job]) -> None:
