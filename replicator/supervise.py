@@ -37,7 +37,7 @@ from replicator.database import Connection, check_migrated, connected
 from replicator.dsn import describe_dsn
 from replicator.ehr.job import Jobs
 from replicator.ehr.mapping import load_mapping
-from replicator.ehr.queue import Feed
+from replicator.ehr.queue import Feed, Meanings
 from replicator.errors import ReplicatorError, SlotBlocked, SlotLost, StandingBy, Unavailable
 from replicator.marks import mark
 from replicator.replicate import Limits, replicate
@@ -186,7 +186,7 @@ def feed_of(config: Config) -> Callable[[], Feed] | None:
     if config.ehr.url is None:
         return None
     mapping = load_mapping(config.ehr.mapping_path)
-    return partial(Feed, Jobs(mapping, lambda *asked: None, {}))
+    return partial(Feed, Meanings(Jobs(mapping, lambda *asked: None, {})))
 
 
 async def open_or_begin(store: Connection, clinic: Connection, config: Config, numbers: Numbers) -> Writer:

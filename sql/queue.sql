@@ -84,7 +84,7 @@ taken AS (
     RETURNING l.id, l.token, l.done_upto, l.failures, l.ehr_id, l.system_id)
 SELECT t.id, t.token, t.failures, t.ehr_id::text, t.system_id, j.seq, j.source_table, j.mapping, j.record_key,
        j.operation, j.patient, j.ehr_id::text, j.composition_id::text, j.template_id, j.commit_lsn::text, j.ordinal,
-       j.part, j.snapshot::text, j.priority, j.may_merge, j.trouble, j.state, j.attempts,
+       j.part, j.snapshot, j.priority, j.may_merge, j.trouble, j.state, j.attempts,
        c.uid, c.is_deleted, c.commit_lsn::text, c.ordinal
 FROM taken AS t
 LEFT JOIN LATERAL (

@@ -23,8 +23,13 @@ _VERSION_5 = 0x00000000_0000_5000_8000_000000000000
 def uuid5(space: bytes, name: str) -> str:
     """The version 5 UUID of a name, as RFC 9562 defines it."""
     digest = hashlib.sha1(space + name.encode("utf-8"), usedforsecurity=False).digest()
-    text = f"{int.from_bytes(digest[:16]) & _NAMED | _VERSION_5:032x}"
+    text = versioned(digest)
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def versioned(digest: bytes) -> str:
+    """The 32 digits of the version 5 UUID that a hash is."""
+    return f"{int.from_bytes(digest[:16]) & _NAMED | _VERSION_5:032x}"
 
 
 def joined(parts: Sequence[str]) -> str:

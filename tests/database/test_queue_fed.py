@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from replicator.database import connected, migrate
-from replicator.ehr.queue import Feed
+from replicator.ehr.queue import Feed, Meanings
 from replicator.wal.lsn import Lsn
 from replicator.wal.messages import Column, Relation
 from replicator.wal.transactions import Change, Kind
@@ -51,19 +51,18 @@ async def test_a_transaction_too_large_for_memory_is_appended_as_any_other(
     await migrate(database.dsn, "spilled")
     await migrate(database.dsn, "held")
     monkeypatch.setattr("replicator.ehr.queue._HELD", 30)
+    meanings = Meanings(jobs_of_clinic())
     for schema in ("spilled", "held"):
         async with connected(database.dsn, "feed", schema=schema) as storage:
             for lsn in (Lsn(0x100), Lsn(0x200)):
                 async with storage.transaction():
-                    feed = Feed(jobs_of_clinic())
+                    feed = Feed(meanings)
                     for change in inserted(100):
                         feed.add([change], lsn)
                         if feed.is_full and schema == "spilled":
                             await feed.spill(storage)
                     await feed.send(storage)
-    columns = (
-        "lane, seq, record_key, patient, commit_lsn, ordinal, snapshot::text, priority, may_merge, trouble"
-    )
+    columns = "lane, seq, record_key, patient, commit_lsn, ordinal, snapshot, priority, may_merge, trouble"
     query = f"SELECT {columns} FROM {{}}.ehr_sync_queue ORDER BY lane, seq"
     spilled = database.execute(query.format("spilled"))
     assert len(spilled) == 200 and spilled == database.execute(query.format("held"))
