@@ -33,11 +33,12 @@ from replicator.config import Config
 from replicator.copying.copier import Copier
 from replicator.copying.copies import Copies, Wanted
 from replicator.copying.weave import Weaver
-from replicator.database import Connection, check_migrated, connected
+from replicator.database import Connection, check_migrated, connected, pooled
 from replicator.dsn import describe_dsn
 from replicator.ehr.job import Jobs
 from replicator.ehr.mapping import load_mapping
 from replicator.ehr.queue import Feed, Meanings
+from replicator.ehr.queue_found import Finder, asks_others
 from replicator.errors import ReplicatorError, SlotBlocked, SlotLost, StandingBy, Unavailable
 from replicator.marks import mark
 from replicator.replicate import Limits, replicate
@@ -156,7 +157,7 @@ async def _open(stack: AsyncExitStack, config: Config, rules: Rules) -> Ready:
     copier = Copier(copies, clinic, notes, Met(router, clinic))
     await copier.prepare()
     writer.lookups = lookups = Lookups(store, router)
-    writer.feed = feed_of(config)
+    writer.feed = await feed_of(stack, config)
     await lookups.open()
     timeout_s = await sender_timeout_s(clinic)
 
@@ -181,12 +182,17 @@ async def _open(stack: AsyncExitStack, config: Config, rules: Rules) -> Ready:
     return Ready(stream, Weaver(copies, RowStates(store, source.slot)), copier, lookups, writer)
 
 
-def feed_of(config: Config) -> Callable[[], Feed] | None:
+async def feed_of(stack: AsyncExitStack, config: Config) -> Callable[[], Feed] | None:
     """What makes jobs for the record system, where there is one."""
     if config.ehr.url is None:
         return None
     mapping = load_mapping(config.ehr.mapping_path)
-    return partial(Feed, Meanings(Jobs(mapping, lambda *asked: None, {})))
+    finder = None
+    if asks_others(mapping):
+        # Within a batch, storage waits for the answers.
+        finder = Finder(await stack.enter_async_context(pooled(printing(config.source_dsn), "find", most=1)))
+    jobs = Jobs(mapping, finder.find if finder is not None else lambda *asked: None, {})
+    return partial(Feed, Meanings(jobs, finder))
 
 
 async def open_or_begin(store: Connection, clinic: Connection, config: Config, numbers: Numbers) -> Writer:

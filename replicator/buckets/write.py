@@ -57,7 +57,7 @@ class Feed(Protocol):
 
     @property
     def is_full(self) -> bool: ...
-    def add(self, changes: Sequence[Change], commit_lsn: Lsn) -> None: ...
+    async def add(self, changes: Sequence[Change], commit_lsn: Lsn) -> None: ...
     async def spill(self, connection: Connection) -> None: ...
     async def send(self, connection: Connection) -> None: ...
 
@@ -179,7 +179,7 @@ class Batch:
     async def tell(self, changes: Sequence[Change], commit_lsn: Lsn) -> None:
         """What the log says has changed, whole: of it others make what they store with the checkpoint."""
         if self._feed is not None:
-            self._feed.add(changes, commit_lsn)
+            await self._feed.add(changes, commit_lsn)
             if self._feed.is_full:
                 await self.rest()
                 await self._feed.spill(self._writer.connection)

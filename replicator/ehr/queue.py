@@ -8,9 +8,9 @@ lane numbers become visible in their order, whoever appends: the writer, or an o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from replicator import queries
 from replicator.database import Connection, rows
@@ -20,6 +20,9 @@ from replicator.ehr.queue_inserted import Insertion, Line, insertion
 from replicator.wal.lsn import Lsn
 from replicator.wal.messages import Relation
 from replicator.wal.transactions import Change, Kind
+
+if TYPE_CHECKING:
+    from replicator.ehr.queue_found import Finder
 
 _q = queries.load("queue")
 
@@ -101,8 +104,8 @@ class Known(NamedTuple):
 class Meanings:
     """A mapping, and what the tables it has met may mean: for one feed after another."""
 
-    def __init__(self, jobs: Jobs) -> None:
-        self.jobs = jobs
+    def __init__(self, jobs: Jobs, finder: Finder | None = None) -> None:
+        self.jobs, self.finder = jobs, finder
         self._known: dict[object, Known] = {}
 
     def of(self, relation: Relation) -> Known:
@@ -125,6 +128,8 @@ class Feed:
 
     def __init__(self, meanings: Meanings) -> None:
         self._meanings = meanings
+        if meanings.finder is not None:
+            meanings.finder.forget()
         self._lines = Lines()
         self._arrived = 0
 
@@ -132,9 +137,11 @@ class Feed:
     def is_full(self) -> bool:
         return len(self._lines) >= _HELD
 
-    def add(self, changes: Iterable[Change], commit_lsn: Lsn) -> None:
+    async def add(self, changes: Sequence[Change], commit_lsn: Lsn) -> None:
         """Whole changes of one transaction, in order."""
         lines, meanings, at = self._lines, self._meanings, str(commit_lsn)
+        if (finder := meanings.finder) is not None:
+            await finder.learn(meanings.jobs, changes, commit_lsn)
         relation: Relation | None = None
         known = Known(False, None, 0)
         for change in changes:
@@ -148,7 +155,8 @@ class Feed:
                 if line is not None:
                     lines.add_line(line, known.priority)
                     continue
-            for job in meanings.jobs.of(change, commit_lsn):
+            made: Iterable[Job] = meanings.jobs.of(change, commit_lsn)
+            for job in made if finder is None else finder.kept(meanings.jobs, made):
                 lines.add(job)
 
     async def spill(self, connection: Connection) -> None:
@@ -193,20 +201,20 @@ def _columns(lanes: dict[int, Waiting]) -> dict[str, str]:
     """The arrays of `extend_lanes` as Postgres reads them: the driver would look at each element twice."""
     found = list(lanes.values())
     return {
-        "ids": _array([str(lane.id) for lane in found]),
-        "names": _array([_quoted(lane.name) for lane in found]),
-        "patients": _array(["NULL" if lane.patient is None else _quoted(lane.patient) for lane in found]),
-        "jobs": _array([str(lane.jobs) for lane in found]),
-        "priorities": _array([str(lane.priority) for lane in found]),
-        "urgent": _array([str(lane.urgent_upto) for lane in found]),
+        "ids": array_of([str(lane.id) for lane in found]),
+        "names": array_of([quoted(lane.name) for lane in found]),
+        "patients": array_of(["NULL" if lane.patient is None else quoted(lane.patient) for lane in found]),
+        "jobs": array_of([str(lane.jobs) for lane in found]),
+        "priorities": array_of([str(lane.priority) for lane in found]),
+        "urgent": array_of([str(lane.urgent_upto) for lane in found]),
     }
 
 
-def _array(elements: list[str]) -> str:
+def array_of(elements: list[str]) -> str:
     return f"{{{','.join(elements)}}}"
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     if "\\" in text or '"' in text:
         text = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{text}"'

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from replicator.database import connected, migrate
+from replicator.database import connected, migrate, pooled
+from replicator.ehr.job import Jobs
+from replicator.ehr.mapping import parse_mapping
 from replicator.ehr.queue import Feed, Meanings
+from replicator.ehr.queue_found import Finder
 from replicator.wal.lsn import Lsn
 from replicator.wal.messages import Column, Relation
 from replicator.wal.transactions import Change, Kind
@@ -29,6 +32,22 @@ tables:
     fields:
       pulse_encounter/pulse/any_event:0/rate: {column: rate, unit: /min}
     ignore: [composition_id]
+"""
+_PARTS = """\
+system: clinic
+namespace: clinic
+ctx: {language: en, territory: CM, setting: other care, composer: Clinic, time: at}
+tables:
+  orders:
+    key: id
+    patient: patient_id
+    template: replicator.pulse.v1
+    fields: {pulse_encounter/context/location: at}
+    groups:
+      pulse_encounter/pulse:
+        rows: {table: items, parent: {order_id: id}, order: order_id}
+        fields:
+          any_event:0/rate: {column: rate, unit: /min}
 """
 _RULES = "bucket_definitions: {all: {data: [SELECT * FROM readings]}}"
 _TABLE = """CREATE TABLE readings (
@@ -58,7 +77,7 @@ async def test_a_transaction_too_large_for_memory_is_appended_as_any_other(
                 async with storage.transaction():
                     feed = Feed(meanings)
                     for change in inserted(100):
-                        feed.add([change], lsn)
+                        await feed.add([change], lsn)
                         if feed.is_full and schema == "spilled":
                             await feed.spill(storage)
                     await feed.send(storage)
@@ -125,3 +144,49 @@ async def test_a_job_waits_with_all_that_is_known_of_it(database: Database) -> N
         "SELECT state, trouble, patient, created_at IS NOT NULL FROM replicator.ehr_sync_queue"
     )
     assert found == [("waiting", "no patient", None, True)]
+
+
+async def test_a_patient_is_found_by_way_of_other_rows(database: Database) -> None:
+    clinic = await prepared(database)
+    database.execute("CREATE TABLE visits (id integer PRIMARY KEY, patient_id text)")
+    database.execute("INSERT INTO visits VALUES (1, 'p1'), (2, NULL)")
+    record = parse_mapping(
+        _MAPPING.replace(
+            "patient: patient_id",
+            "patient: {column: patient_id, through: visits, key: id, patient: patient_id}",
+        ),
+        "ehr.yaml",
+    )
+    async with pooled(database.dsn, "find", most=1) as source:
+        finder = Finder(source)
+        feed = Feed(Meanings(Jobs(record, finder.find, {}), finder))
+        rows = [("a", "1"), ("b", "2"), ("c", "3")]
+        changes = [
+            change._replace(new=(*row, "70", AT, "t")) for change, row in zip(inserted(3), rows, strict=True)
+        ]
+        await feed.add(changes, Lsn(0x100))
+        async with connected(clinic.dsn, "feed", schema="replicator") as storage, storage.transaction():
+            await feed.send(storage)
+    found = database.execute(
+        "SELECT record_key, patient, trouble FROM replicator.ehr_sync_queue ORDER BY record_key"
+    )
+    assert found == [("a", "p1", None), ("b", None, "no patient"), ("c", None, "no patient")]
+
+
+async def test_a_part_of_a_row_that_is_gone_is_no_job(database: Database) -> None:
+    await prepared(database)
+    database.execute("CREATE TABLE orders (id text PRIMARY KEY, patient_id text, at timestamptz)")
+    database.execute("INSERT INTO orders VALUES ('1', 'p1', now())")
+    record = parse_mapping(_PARTS, "ehr.yaml")
+    async with pooled(database.dsn, "find", most=1) as source:
+        finder = Finder(source)
+        feed = Feed(Meanings(Jobs(record, finder.find, {}), finder))
+        relation = Relation(
+            2, "public", "items", "f", (Column("order_id", 25, -1, True), Column("rate", 25, -1, False))
+        )
+        for ordinal, order in enumerate(("1", "gone")):
+            await feed.add([Change(Kind.INSERT, relation, None, (order, "70"), ordinal)], Lsn(0x100))
+        async with connected(database.dsn, "feed", schema="replicator") as storage, storage.transaction():
+            await feed.send(storage)
+    found = database.execute("SELECT record_key, patient, operation, snapshot FROM replicator.ehr_sync_queue")
+    assert found == [("1", "p1", "update", None)]
