@@ -14,7 +14,7 @@ import click
 
 from replicator.cli import ask, facts, main, verb
 from replicator.config import load
-from replicator.database import Connection, check_migrated, connected
+from replicator.database import Connection, check_migrated, connected, pooled
 from replicator.errors import ConfigError
 from replicator.settings import spans
 
@@ -138,6 +138,51 @@ def queue_replay(**values: Any) -> None:
     The record is asked first, and only gets what it lacks.
     """
     _decide("replay", **values)
+
+
+@verb("replicator queue rebuild vital_signs --why 'a new record system'", json=True, group=queue)
+@click.argument("tables", nargs=-1)
+@click.option("--why", required=True, help="The reason, which is kept.")
+@click.option("--who", help="Who decides; else the user of this machine.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def queue_rebuild(
+    config: Path | None, tables: tuple[str, ...], why: str, who: str | None, yes: bool, as_json: bool
+) -> None:
+    """Queue every row that mapped tables have now: for a record system that begins empty, or has lost a lot.
+
+    A row that the record holds already gets a newer version there. What it holds of rows that are gone stays.
+    """
+    from replicator.ehr.fields import qualified
+    from replicator.ehr.job import Jobs
+    from replicator.ehr.mapping import load_mapping
+    from replicator.ehr.queue_found import Finder
+    from replicator.ehr.queue_rebuilt import rebuild
+    from replicator.wal.source import printing
+
+    settings = load(config, os.environ)
+    mapping = load_mapping(settings.ehr.mapping_path)
+    ask(f"queue every row of {', '.join(tables) or 'all mapped tables'}?", yes)
+    source_dsn = printing(settings.source_dsn)
+
+    async def work(storage: Connection) -> int:
+        async with connected(source_dsn, "rebuild") as source, pooled(source_dsn, "find", most=1) as find:
+            finder = Finder(find)
+            jobs = Jobs(mapping, finder.find, {})
+            return await rebuild(
+                storage,
+                source,
+                jobs,
+                finder,
+                [qualified(name) for name in tables],
+                who or getpass.getuser(),
+                why,
+            )
+
+    count = _in_storage(config, work)
+    if as_json:
+        facts(action="rebuild", rows=count)
+    else:
+        click.echo(f"rebuild: {count} rows")
 
 
 @verb("replicator queue stats", json=True, group=queue)

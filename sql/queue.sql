@@ -319,3 +319,11 @@ SELECT error_class, count(*) FROM ehr_sync_queue_open WHERE error_class IS NOT N
 
 -- name: finished_lately
 SELECT state, count(*) FROM ehr_sync_queue_done WHERE finished_at > now() - interval '1 hour' GROUP BY state
+
+-- name: position_and_newest
+-- On the source: where its log ends, and a transaction that is newer than any that could have committed before.
+SELECT pg_catalog.pg_current_wal_insert_lsn()::text, pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text
+
+-- name: are_over
+-- On the source: whether every transaction older than this one has ended, for all to see.
+SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) >= %(newest)s::text::xid8

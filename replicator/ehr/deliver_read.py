@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from psycopg import sql
+from psycopg.pq.abc import PGresult
 
 from replicator.database import Connect
 from replicator.ehr.deliver import Read
@@ -25,12 +26,20 @@ def reading(connect: Connect) -> Read:
         async with connect() as connection:
             found = (await connection.execute(query, list(having.values()))).pgresult
         assert found is not None, "a query has an answer"
-        names = [(found.fname(column) or b"").decode() for column in range(found.nfields)]
-        rows: list[Row] = []
-        for number in range(found.ntuples):
-            values = (found.get_value(number, column) for column in range(found.nfields))
-            texts = [None if value is None else value.decode() for value in values]
-            rows.append(dict(zip(names, texts, strict=True)))
-        return rows
+        names, values = texts_of(found)
+        return [dict(zip(names, row, strict=True)) for row in values]
 
     return read
+
+
+def texts_of(result: PGresult) -> tuple[list[str], list[list[str | None]]]:
+    """The names of a result's columns, and its rows in the text that was sent."""
+    columns = range(result.nfields)
+    names = [(result.fname(column) or b"").decode() for column in columns]
+    return names, [
+        [
+            None if (value := result.get_value(number, column)) is None else value.decode()
+            for column in columns
+        ]
+        for number in range(result.ntuples)
+    ]

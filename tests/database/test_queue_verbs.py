@@ -173,3 +173,31 @@ async def test_decisions_want_a_reason_and_say_about_what(clinic: Clinic, told: 
     assert (await told("skip", "--why", "all of it", "--yes", code=2))["error"] == "ConfigError"
     assert (await told("skip", "nonsense", "--why", "x", code=2))["error"] == "ConfigError"
     assert (await told("show", "1.1", code=1))["error"] == "ReplicatorError"
+
+
+async def test_a_record_that_was_lost_is_rebuilt_from_the_source(
+    clinic: Clinic, told: Told, sandbox: Sandbox, database: Database, tmp_path: Path
+) -> None:
+    for name in ("users", "merging", "urgent", "other", "readings"):
+        database.execute(
+            f"CREATE TABLE {name} "
+            "(id text PRIMARY KEY, patient_id text, rate integer, at timestamptz, active boolean)"
+        )
+    database.execute(
+        "INSERT INTO readings SELECT n::text, 'p' || n % 3, 50 + n, now(), true "
+        "FROM generate_series(1, 9) AS n"
+    )
+    # One is in the record as it is now; and one as it was before.
+    await clinic.append(
+        clinic.put("readings", reading("1", rate=51)), clinic.put("readings", reading("2", "p2", 1))
+    )
+    async with Worker(tmp_path, database, sandbox.url):
+        await delivered(database)
+        assert (await told("rebuild", "readings", "--why", "moved", "--yes"))["rows"] == 9
+        await delivered(database)
+    rates = sorted(float(versions[-1][3]) for versions in held(database).values())
+    assert rates == [float(50 + n) for n in range(1, 10)]
+    assert (await told("rebuild", "nothing", "--why", "x", "--yes", code=2))["error"] == "ConfigError"
+    assert database.execute("SELECT action, record_key FROM replicator.ehr_queue_audit") == [
+        ("rebuild", "9 rows")
+    ]
