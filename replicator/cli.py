@@ -156,17 +156,73 @@ def snapshot(
 @verb("""replicator tail --bucket 'user_data["u1"]'""")
 @click.option("--bucket", help="Only this bucket; else all.")
 @click.option("--from-start", is_flag=True, help="Begin with the oldest op instead of the next one.")
-@click.option("--limit", type=click.IntRange(min=1), help="End after so many ops.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per op.")
-def tail(config: Path | None, bucket: str | None, from_start: bool, limit: int | None, as_json: bool) -> None:
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="End after so many ops; of a user, complete checkpoints."
+)
+@click.option("--user", metavar="SUB", help="Be a client of this user, of a running server.")
+@click.option("--server", metavar="URL", help="That server; else sync.token.url, or sync.listen.")
+@click.option("--token", help="A token, instead of one signed here; - to read it from standard input.")
+@click.option(
+    "--client", metavar="ID", help="Which of the user's clients, for write checkpoints; else a new one."
+)
+@click.option("--rows", "with_rows", is_flag=True, help="Of a user: show each op, with what the row says.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per op, or per event of a user.")
+def tail(
+    config: Path | None,
+    bucket: str | None,
+    from_start: bool,
+    limit: int | None,
+    user: str | None,
+    server: str | None,
+    token: str | None,
+    client: str | None,
+    with_rows: bool,
+    as_json: bool,
+) -> None:
     """Show ops as checkpoints make them visible, in this terminal.
 
     Prints what rows say. Do not send it where health records must not go.
+
+    With --user, be a client of a running server instead: speak its protocol, keep what a phone would keep,
+    and compare the sums. Prints no rows unless --rows is given. Exit code 1 if a sum does not hold.
+
+    \b
+    More examples:
+      replicator tail --user ann
+      replicator tail --user ann --server https://sync.clinic.example --json --limit 1
     """
+    if (user, server, token) != (None, None, None):
+        if bucket is not None or from_start:
+            raise click.UsageError("--bucket and --from-start are about storage, not about a user")
+        _tail_user(config, user, server, token, client, limit, with_rows, as_json)
+        return
     from replicator.observe.tail import tail as follow
 
     settings = load(config, os.environ)
     _until_interrupted(follow(settings, bucket=bucket, from_start=from_start, limit=limit, as_json=as_json))
+
+
+def _tail_user(
+    config: Path | None,
+    user: str | None,
+    server: str | None,
+    token: str | None,
+    client: str | None,
+    limit: int | None,
+    with_rows: bool,
+    as_json: bool,
+) -> None:
+    from replicator.observe.tail_shown import Lines, Shown, Table
+    from replicator.observe.tail_user import door, tail_user
+
+    if user is None and token is None:
+        raise click.UsageError("say who connects, with --user or --token")
+    token = sys.stdin.read().strip() if token == "-" else token
+    settings = None if server is not None and token is not None else load(config, os.environ)
+    way = door(settings, os.environ, user, server, token)
+    is_drawn = sys.stdout.isatty() and not as_json and not with_rows
+    shown: Shown = Table() if is_drawn else Lines(click.echo, as_json=as_json, with_rows=with_rows)
+    _until_interrupted(tail_user(way, shown, limit, client))
 
 
 @verb("replicator demo --seconds 60")
@@ -258,6 +314,7 @@ def _fail(error: ReplicatorError, as_json: bool) -> NoReturn:
 
 
 # The verbs about rules, the source and tokens, which need what stands above.
+import replicator.cli_buckets  # noqa: E402
 import replicator.cli_queue  # noqa: E402
 import replicator.cli_rules  # noqa: E402
 import replicator.cli_source  # noqa: E402

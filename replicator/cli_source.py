@@ -34,6 +34,7 @@ def slot() -> None:
 @verb("replicator check --sql | psql -v ON_ERROR_STOP=1 clinic", json=True)
 @click.option("--source-only", is_flag=True, help="Leave out where buckets are kept.")
 @click.option("--sql", "as_sql", is_flag=True, help="Print only the SQL that mends what was found.")
+@click.option("--user", metavar="SUB", help="Also look whether the rules can know a token of this subject.")
 @click.option(
     "--sample",
     "sample_s",
@@ -41,11 +42,13 @@ def slot() -> None:
     type=click.FloatRange(0, 3600),
     help="Seconds to watch how fast the log grows; else the average since the server's statistics began.",
 )
-def check(config: Path | None, source_only: bool, as_sql: bool, sample_s: float, as_json: bool) -> None:
+def check(
+    config: Path | None, source_only: bool, as_sql: bool, user: str | None, sample_s: float, as_json: bool
+) -> None:
     """Can this source be replicated? Every finding, with the SQL that mends it.
 
-    Looks at settings, the role's rights, the publication, every table the rules name, the slot and the
-    storage. Changes and locks nothing. Exit code 1 if anything has to be mended first.
+    Looks at settings, the role's rights, the publication, every table the rules name, the slot, the storage,
+    and who is let in to read. Changes and locks nothing. Exit code 1 if anything has to be mended first.
     """
     from replicator.observe import report
     from replicator.observe.check import check as look
@@ -53,7 +56,9 @@ def check(config: Path | None, source_only: bool, as_sql: bool, sample_s: float,
 
     settings = load(config, os.environ)
     rules = load_rules(settings.rules_path)
-    found = asyncio.run(look(settings, rules, source_only=source_only, sample_s=sample_s))
+    found = asyncio.run(
+        look(settings, rules, source_only=source_only, sample_s=sample_s, environ=os.environ, user=user)
+    )
     if as_json:
         facts(**report.facts_of(found))
     else:

@@ -51,20 +51,24 @@ async def replicate(
         progress.store(stored.lsn)
         stream.acknowledge(stored.lsn)
 
+    def has_room() -> bool:
+        return _has_room(batch, limits, clock() - begun, writer.is_committing)
+
     batch, begun = writer.batch(), 0.0
     try:
         while frames := await stream.receive():
             begun = clock() if batch.is_empty else begun
             assembled = assembler.assemble(decode_all(frames))
-            for piece in assembled.transactions:
-                if not batch.covers(piece):
-                    async for changes in weaver.weave(piece, batch):
-                        await batch.append(piece, changes, now())
-                if piece.end_lsn is not None and not _has_room(batch, limits, clock() - begun):
+            pieces = [piece for piece in assembled.transactions if not batch.covers(piece)]
+            await weaver.foresee(pieces, batch)
+            for piece in pieces:
+                async for changes in weaver.weave(piece, batch):
+                    await batch.append(piece, changes, now())
+                if piece.end_lsn is not None and not has_room():
                     batch, begun = await batch.commit(acknowledge), clock()
             if assembled.quiet_lsn is not None:
                 progress.hear(assembled.quiet_lsn)
-            is_to_go_on = stream.waiting and _has_room(batch, limits, clock() - begun)
+            is_to_go_on = stream.waiting and has_room()
             if not assembler.in_transaction and not is_to_go_on:
                 if batch.is_empty:
                     await writer.settle()  # what is being stored may be all there is to say
@@ -81,5 +85,7 @@ async def replicate(
     # What was appended and not committed ends with the storage connection; the source sends it again.
 
 
-def _has_room(batch: Batch, limits: Limits, seconds: float) -> bool:
-    return batch.rows < limits.rows and batch.bytes < limits.bytes and seconds < limits.seconds
+def _has_room(batch: Batch, limits: Limits, seconds: float, is_committing: bool) -> bool:
+    """Whether more is to go into a batch. While the one before it is committed, waiting makes it no later."""
+    is_full = batch.rows >= limits.rows or batch.bytes >= limits.bytes
+    return not is_full and (seconds < limits.seconds or is_committing)

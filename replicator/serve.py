@@ -24,12 +24,14 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from replicator.buckets.write_checkpoints import Client, Writes
 from replicator.config import Config
 from replicator.database import check_migrated, connected, pooled
 from replicator.errors import ConfigError, ReplicatorError
 from replicator.marks import mark
+from replicator.observe.api import Way, api
 from replicator.rules.model import Rules
 from replicator.sync.auth import AuthError, User
 from replicator.sync.auth_keyring import Keyring
@@ -38,6 +40,7 @@ from replicator.sync.feed import Feed, Viewer
 from replicator.sync.http import Refused, StreamEndpoint, invalid
 from replicator.sync.keys_configured import client_keyring, login_keyring
 from replicator.sync.request import Request
+from replicator.sync.rsocket import RSocketEndpoint
 from replicator.sync.session import Session
 from replicator.sync.tokens import SigningKey, jwks
 from replicator.sync.upstream import exchange, issuing
@@ -80,7 +83,7 @@ class Server:
         self._viewers.add(viewer)
         self.feed.join(viewer)
         try:
-            moment = await self.feed.first(request.furthest)
+            moment = await self.feed.catch_up(viewer, await self.feed.first(request.furthest))
             most = self.config.sync.max_buckets
             wanting = Wanting(self.feed, viewer, self.rules, user, request, most)
             await drive(
@@ -176,7 +179,26 @@ async def run_serve(config: Config, rules: Rules, stop: asyncio.Event, environ: 
     mark("served", level=logging.INFO, address=f"{host}:{port}")
 
 
-def _app(server: Server, config: Config, environ: Mapping[str, str], source: Any) -> Starlette:
+def _app(server: Server, config: Config, environ: Mapping[str, str], source: Any) -> ASGIApp:
+    """Streams are answered here; everything else is a request of a moment, and goes through the router."""
+    stream = StreamEndpoint(server._keyring, server.converse, config.sync.max_connections)
+    socket_streams = RSocketEndpoint(
+        server._keyring, server.converse, connections_most=config.sync.max_connections
+    )
+    others = _router(server, config, environ, source)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await socket_streams(scope, receive, send)
+        elif scope["path"] == "/sync/stream" and scope["method"] != "OPTIONS":
+            await stream(scope, receive, send)
+        else:  # the preflight of a browser is one for all paths
+            await others(scope, receive, send)
+
+    return app
+
+
+def _router(server: Server, config: Config, environ: Mapping[str, str], source: Any) -> Starlette:
     ours = issuing(config.sync, environ)
     login = login_keyring(config, environ)
     lookup = source_lookup(config.sync.token.subject, source)
@@ -188,14 +210,16 @@ def _app(server: Server, config: Config, environ: Mapping[str, str], source: Any
     async def key_set(_: HttpRequest) -> Response:
         return _plain(jwks([ours.key] if isinstance(ours.key, SigningKey) else []))
 
-    stream = StreamEndpoint(server._keyring, server.converse, config.sync.max_connections)
     routes = [
-        Route("/sync/stream", stream),
         Route("/write-checkpoint2.json", _told(server.write_checkpoint)),
         Route("/sync/checkpoint-request", _told(server.checkpoint_request), methods=["POST"]),
         Route("/probes/{which}", _told(server.probe)),
         Route("/token", _told(token), methods=["POST"]),
         Route("/.well-known/jwks.json", _told(key_set)),
+        *[
+            Route(way.path, _told(_answering(way)), methods=[way.method])
+            for way in api(config, server.rules, server._keyring, server._connect, source)
+        ],
     ]
     cors = Middleware(
         CORSMiddleware,
@@ -230,6 +254,13 @@ def _told(handler: _Handler) -> _Handler:
     return handled
 
 
+def _answering(way: Way) -> _Handler:
+    async def answered(http: HttpRequest) -> Response:
+        return _plain(await way.answer(http))
+
+    return answered
+
+
 class _Uvicorn(uvicorn.Server):
     """Ends when it is told to, and leaves signals to the process it is in."""
 
@@ -238,7 +269,7 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
-def _uvicorn_config(app: Starlette) -> uvicorn.Config:
+def _uvicorn_config(app: ASGIApp) -> uvicorn.Config:
     for name in ("uvicorn.error", "uvicorn.asgi"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # ours say what happens, without what was sent
     return uvicorn.Config(
@@ -246,6 +277,9 @@ def _uvicorn_config(app: Starlette) -> uvicorn.Config:
         loop="none",
         http="httptools",
         ws="wsproto",
+        # RSocket has signs of life of its own; and each connection would keep a compressor of 100 KB.
+        ws_ping_interval=None,
+        ws_per_message_deflate=False,
         lifespan="off",
         log_config=None,
         access_log=False,

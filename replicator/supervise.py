@@ -13,6 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 from replicator import __version__
+from replicator.buckets.compacting import keep_compacted
 from replicator.buckets.divergence import beginning, divergence, standing
 from replicator.buckets.lookups import Lookups
 from replicator.buckets.numbers import Numbers
@@ -134,6 +135,7 @@ async def replicate_once(config: Config, rules: Rules, stop: asyncio.Event) -> N
             ),
             ready.copier.run(),
             tick(ready.lookups, config.source_dsn),
+            keep_compacted(config, config.compact.every_s),
             _let_go(ready.stream, config.source_dsn),
             _stop_when(stop, ready.stream),
         )
@@ -149,6 +151,7 @@ async def _open(stack: AsyncExitStack, config: Config, rules: Rules) -> Ready:
     await require_ready(clinic, source.publication, rules.tables())
     numbers = Numbers(await opened(connected(config.storage_dsn, "numbers", schema=schema)))
     writer = await open_or_begin(store, clinic, config, numbers)
+    writer.row_most = config.replicate.row_bytes
     wanted = Wanted(
         config.source_dsn, source.slot, source.publication, rules.tables(), partial(digest_of, rules)
     )

@@ -66,13 +66,13 @@ COPY ops (op_id, bucket, checksum, op, object_type, object_id, subkey, data) FRO
 -- The numbers of buckets, those without one given one. Of names given to two at once, both see the same number.
 WITH made AS (
     INSERT INTO buckets (name)
-    SELECT wanted.name FROM unnest(%(names)s::text[]) AS wanted (name)
+    SELECT wanted.name FROM unnest(%(names)b::text[]) AS wanted (name)
     WHERE NOT EXISTS (SELECT FROM buckets AS b WHERE b.name = wanted.name)
     ON CONFLICT (name) DO UPDATE SET name = excluded.name
     RETURNING name, id)
 SELECT name, id FROM made
 UNION ALL
-SELECT b.name, b.id FROM buckets AS b WHERE b.name = ANY (%(names)s::text[])
+SELECT b.name, b.id FROM buckets AS b WHERE b.name = ANY (%(names)b::text[])
 
 -- name: sweep_table
 -- Rows of one source table that buckets still hold, last put at or before an op, are removed from them.
@@ -102,7 +102,8 @@ WHERE since.op_id IS NOT NULL
 
 -- name: advance
 -- Forward only, and only by the writer whose fence stands. Readers follow unless a table is being copied, and
--- are told what has changed. Postgres folds the notices of one transaction.
+-- are told what has changed, with the time at which they can see it: a transaction may have begun long before.
+-- Postgres folds the notices of one transaction.
 WITH stored AS (
     SELECT %(op_id)s::bigint AS op_id, %(lsn)s::pg_lsn AS lsn, NOT EXISTS (
         SELECT FROM tables WHERE tables.slot = %(slot)s::text AND state <> 'copied') AS is_whole),
@@ -117,7 +118,8 @@ advanced AS (
     RETURNING stored.op_id),
 told AS (
     INSERT INTO changes (op_id, buckets, lookups, recorded_at)
-    SELECT op_id, %(buckets)s::integer[], %(lookups)s::text[], now() FROM advanced WHERE %(is_change)s::boolean)
+    SELECT op_id, %(buckets)s::integer[], %(lookups)b::text[], clock_timestamp()
+    FROM advanced WHERE %(is_change)s::boolean)
 SELECT pg_catalog.pg_notify('replicator_checkpoint', '') FROM advanced
 
 -- name: listen
@@ -155,7 +157,7 @@ LEFT JOIN LATERAL (
 CROSS JOIN LATERAL (
     SELECT sum(o.checksum::bigint & 4294967295) AS checksum, count(*) AS count FROM ops AS o
     WHERE o.bucket = b.id AND o.op_id > coalesce(was.op_id, 0) AND o.op_id <= %(upto)s::bigint) AS since
-WHERE b.name = ANY (%(buckets)s::text[])
+WHERE b.name = ANY (%(buckets)b::text[])
 
 -- name: changed
 -- What has changed between two checkpoints, as far as it was told. Those before the first are forgotten first: if
@@ -166,8 +168,19 @@ FROM changes AS c WHERE c.op_id > %(after)s::bigint AND c.op_id <= %(upto)s::big
 UNION ALL
 SELECT false, NULL, NULL WHERE NOT EXISTS (SELECT FROM changes AS before WHERE before.op_id <= %(after)s::bigint)
 
+-- name: read_plain
+-- Ops of one bucket, in order, after a position and up to a checkpoint. Without its data comes what is large;
+-- without their bucket's name, all, if compaction has gone past the checkpoint.
+SELECT o.op_id, CASE WHEN c.op_id > %(upto)s::bigint THEN NULL ELSE b.name END, o.op, o.object_type, o.object_id,
+       o.subkey, o.checksum, CASE WHEN octet_length(o.data) <= %(large)s::integer THEN o.data END
+FROM buckets AS b
+LEFT JOIN compacted AS c ON c.bucket = b.id
+JOIN ops AS o ON o.bucket = b.id AND o.op_id > %(after)s::bigint AND o.op_id <= %(upto)s::bigint
+WHERE b.name = %(name)s::text
+ORDER BY o.op_id LIMIT %(limit)s::integer
+
 -- name: read_bucket
--- Ops of one bucket, in order, after a position and up to a checkpoint; one empty row where there are none.
+-- The same where not all is so plain; one empty row where there are none.
 -- Of those that follow so many bytes of others, none; and how many there would have been. With the first comes
 -- what it stands for, if it is a MOVE; with each, whether compaction has gone past the checkpoint.
 SELECT page.op_id, b.name, page.op, page.object_type, page.object_id, page.subkey, page.checksum, page.data,
@@ -188,7 +201,7 @@ ORDER BY page.op_id
 
 -- name: overtaken
 -- Which ops of that range another one in it has overtaken: their ids in order, eight bytes each; and whether
--- compaction has gone past the checkpoint.
+-- compaction has gone past the checkpoint. Few rows are in an op twice, so those that may be are found by a number.
 SELECT told.ids, coalesce(c.op_id > %(upto)s::bigint, false)
 FROM buckets AS b
 LEFT JOIN compacted AS c ON c.bucket = b.id
@@ -198,12 +211,17 @@ CROSS JOIN LATERAL (
                lead(o.op_id) OVER (PARTITION BY object_type, object_id, subkey ORDER BY o.op_id) AS by
         FROM ops AS o
         WHERE o.bucket = b.id AND o.op_id > %(after)s::bigint AND o.op_id <= %(upto)s::bigint
-          AND op IN ('PUT', 'REMOVE')) AS each) AS told
+          AND o.op IN ('PUT', 'REMOVE')
+          AND hashtextextended(o.subkey, hashtext(o.object_id)) IN (
+              SELECT hashtextextended(t.subkey, hashtext(t.object_id)) FROM ops AS t
+              WHERE t.bucket = b.id AND t.op_id > %(after)s::bigint AND t.op_id <= %(upto)s::bigint
+                AND t.op IN ('PUT', 'REMOVE')
+              GROUP BY 1 HAVING count(*) > 1)) AS each) AS told
 WHERE b.name = %(name)s::text
 
 -- name: entries_at
 -- To which values these keys of lookups lead, as of a checkpoint.
 SELECT DISTINCT l.lookup, l.key, l.value
-FROM unnest(%(lookups)s::text[], %(keys)s::text[]) AS asked (lookup, key)
+FROM unnest(%(lookups)b::text[], %(keys)b::text[]) AS asked (lookup, key)
 JOIN lookups AS l ON l.lookup = asked.lookup AND l.key = asked.key
 WHERE l.op_id <= %(upto)s::bigint AND (l.until_op_id IS NULL OR l.until_op_id > %(upto)s::bigint)

@@ -6,8 +6,9 @@ SELECT pg_try_advisory_lock(hashtextextended('replicator compact ' || current_sc
 
 -- name: horizon
 -- The newest op that is at least so old, of those that readers see.
-SELECT least(max(c.op_id), (SELECT shown_op_id FROM checkpoints WHERE slot = %(slot)s::text))
-FROM changes AS c WHERE c.recorded_at <= now() - make_interval(secs => %(age)s::float8)
+SELECT max(least(c.op_id, k.shown_op_id)) FROM changes AS c
+JOIN checkpoints AS k ON k.slot = %(slot)s::text AND k.shown_op_id IS NOT NULL
+WHERE c.recorded_at <= now() - make_interval(secs => %(age)s::float8)
 
 -- name: page_of_buckets
 -- The next buckets, and how much there is in each: ops since it was compacted, as far as they are worth counting,
@@ -25,13 +26,19 @@ CROSS JOIN LATERAL (
     SELECT count(*) FROM (
         SELECT FROM ops AS o
         WHERE o.bucket = b.id AND o.op_id > coalesce(was.op_id, 0) AND o.op_id <= %(horizon)s::bigint
-        LIMIT %(most)s::integer) AS found) AS since
+        LIMIT greatest(%(most)s::bigint,
+                       (%(part)s::float8 * (coalesce(was.count, 0) - coalesce(c.removed, 0)))::bigint)) AS found) AS since
 WHERE b.id > %(after)s::integer AND (%(name)s::text IS NULL OR b.name = %(name)s::text)
 ORDER BY b.id LIMIT %(limit)s::integer
 
 -- name: standing
 -- How far one bucket has been compacted, and how far that has come.
 SELECT op_id, from_op_id, at_op_id FROM compacted WHERE bucket = %(bucket)s::integer
+
+-- name: left
+-- How many ops the bucket has, up to where it has been compacted.
+SELECT t.count - c.removed FROM compacted AS c JOIN totals AS t ON t.bucket = c.bucket AND t.op_id = c.op_id
+WHERE c.bucket = %(bucket)s::integer
 
 -- name: far_enough
 -- The op of the bucket up to which it is compacted next: the last one, unless there are very many.
@@ -106,12 +113,10 @@ ORDER BY o.op_id
 -- name: drop_ops
 -- Ops that others stand for, and how many bytes they took.
 WITH gone AS (
-    DELETE FROM ops AS o USING unnest(%(firsts)s::bigint[], %(lasts)s::bigint[]) AS run (first, last)
-    WHERE o.bucket = %(bucket)s::integer AND o.op_id >= run.first AND o.op_id < run.last
-    RETURNING octet_length(o.data) AS bytes),
+    DELETE FROM ops WHERE bucket = %(bucket)s::integer AND op_id = ANY (%(op_ids)s::bigint[])
+    RETURNING octet_length(data) AS bytes),
 unmerged AS (
-    DELETE FROM merged AS m USING unnest(%(firsts)s::bigint[], %(lasts)s::bigint[]) AS run (first, last)
-    WHERE m.bucket = %(bucket)s::integer AND m.op_id >= run.first AND m.op_id < run.last)
+    DELETE FROM merged WHERE bucket = %(bucket)s::integer AND op_id = ANY (%(op_ids)s::bigint[]))
 SELECT count(*), coalesce(sum(bytes), 0)::bigint FROM gone
 
 -- name: place_ops

@@ -158,26 +158,3 @@ WHERE slot = %(slot)s::text AND oid = %(oid)s::bigint
 
 -- name: forget_table
 DELETE FROM tables WHERE slot = %(slot)s::text AND oid = %(oid)s::bigint
-
--- name: forget_rows
-DELETE FROM row_states WHERE slot = %(slot)s::text AND oid = %(oid)s::bigint
-
--- name: read_states
--- The rows behind these keys, as they were last seen. Those wanted together come together; of those wanted after
--- so many bytes of others, only the keys.
-SELECT oid, key, CASE WHEN upto - own < %(most)s::bigint THEN found.row END
-FROM (SELECT s.oid, s.key, s.row,
-             sum(octet_length(s.row)) OVER (ORDER BY wanted.at) AS upto,
-             sum(octet_length(s.row)) OVER (PARTITION BY wanted.at) AS own
-      FROM row_states s
-      JOIN unnest(%(oids)s::bigint[], %(keys)s::text[], %(ats)s::bigint[]) AS wanted (oid, key, at) USING (oid, key)
-      WHERE s.slot = %(slot)s::text) AS found
-
--- name: write_states
-INSERT INTO row_states (slot, oid, key, row)
-SELECT %(slot)s::text, * FROM unnest(%(oids)s::bigint[], %(keys)s::text[], %(rows)s::text[])
-ON CONFLICT (slot, oid, key) DO UPDATE SET row = excluded.row
-
--- name: drop_states
-DELETE FROM row_states s USING unnest(%(oids)s::bigint[], %(keys)s::text[]) AS gone (oid, key)
-WHERE s.slot = %(slot)s::text AND s.oid = gone.oid AND s.key = gone.key

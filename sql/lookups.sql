@@ -3,7 +3,7 @@
 -- name: leave
 -- Entries that stand no more; those that are entered again at once are among them.
 UPDATE lookups AS l SET until_op_id = gone.op_id
-FROM unnest(%(lookups)s::text[], %(keys)s::text[], %(values)s::text[], %(subkeys)s::text[], %(op_ids)s::bigint[])
+FROM unnest(%(lookups)b::text[], %(keys)b::text[], %(values)b::text[], %(subkeys)b::text[], %(op_ids)b::bigint[])
      AS gone (lookup, key, value, subkey, op_id)
 WHERE l.lookup = gone.lookup AND l.key = gone.key AND l.subkey = gone.subkey AND l.value = gone.value
   AND l.until_op_id IS NULL
@@ -12,13 +12,13 @@ WHERE l.lookup = gone.lookup AND l.key = gone.key AND l.subkey = gone.subkey AND
 -- The same for rows that are entered as they are: of them there is one for each key, and nobody asks later
 -- which there were.
 DELETE FROM lookups AS l
-USING unnest(%(lookups)s::text[], %(keys)s::text[], %(subkeys)s::text[]) AS gone (lookup, key, subkey)
+USING unnest(%(lookups)b::text[], %(keys)b::text[], %(subkeys)b::text[]) AS gone (lookup, key, subkey)
 WHERE l.lookup = gone.lookup AND l.key = gone.key AND l.subkey = gone.subkey
 
 -- name: enter
 INSERT INTO lookups (lookup, key, value, subkey, op_id)
-SELECT * FROM unnest(%(lookups)s::text[], %(keys)s::text[], %(values)s::text[], %(subkeys)s::text[],
-                     %(op_ids)s::bigint[])
+SELECT * FROM unnest(%(lookups)b::text[], %(keys)b::text[], %(values)b::text[], %(subkeys)b::text[],
+                     %(op_ids)b::bigint[])
 
 -- name: read_entries
 -- What stands under these keys: to which values they lead, because of which of some rows, and whether because
@@ -27,9 +27,9 @@ SELECT l.lookup, l.key, l.value,
        coalesce(array_agg(turning.subkey) FILTER (WHERE turning.subkey IS NOT NULL), '{}'),
        bool_and(turning.subkey IS NOT NULL)
 FROM lookups AS l
-JOIN unnest(%(lookups)s::text[], %(keys)s::text[]) AS asked (lookup, key)
+JOIN unnest(%(lookups)b::text[], %(keys)b::text[]) AS asked (lookup, key)
   ON l.lookup = asked.lookup AND l.key = asked.key
-LEFT JOIN unnest(%(subkeys)s::text[]) AS turning (subkey) ON turning.subkey = l.subkey
+LEFT JOIN unnest(%(subkeys)b::text[]) AS turning (subkey) ON turning.subkey = l.subkey
 WHERE l.until_op_id IS NULL
 GROUP BY l.lookup, l.key, l.value
 
@@ -37,7 +37,7 @@ GROUP BY l.lookup, l.key, l.value
 -- The rows that look these keys up; of each key no more than so many. While a table is copied again, a row
 -- from before that may have gone or become another: it is not moved, but put anew or swept.
 SELECT l.lookup, l.key, l.value, l.subkey
-FROM unnest(%(lookups)s::text[], %(keys)s::text[]) AS asked (lookup, key)
+FROM unnest(%(lookups)b::text[], %(keys)b::text[]) AS asked (lookup, key)
 CROSS JOIN LATERAL (
     SELECT * FROM lookups AS l
     WHERE l.lookup = asked.lookup AND l.key = asked.key
@@ -73,7 +73,7 @@ SELECT EXISTS (SELECT FROM lookups)
 -- name: read_stale
 -- Entries of these lookups because of one table's rows, made at or before an op, from one place on.
 SELECT lookup, key, value, subkey FROM lookups
-WHERE lookup = ANY (%(lookups)s::text[]) AND until_op_id IS NULL AND starts_with(subkey, %(prefix)s::text)
+WHERE lookup = ANY (%(lookups)b::text[]) AND until_op_id IS NULL AND starts_with(subkey, %(prefix)s::text)
   AND op_id <= %(begun)s::bigint AND (lookup, key, subkey) >= (%(lookup)s::text, %(key)s::text, %(after)s::text)
 ORDER BY lookup, key, subkey LIMIT %(limit)s::bigint
 

@@ -38,3 +38,20 @@ JOIN unnest(%(user_ids)s::text[], %(client_ids)s::text[]) AS asked (user_id, cli
 -- name: forget
 -- Of clients that have not asked for so long.
 DELETE FROM write_checkpoints WHERE requested_at < now() - %(age)s::interval
+
+-- name: tell
+-- What rows say: these writes are seen by who sees the source up to there. Numbers only grow.
+WITH stored AS (
+    INSERT INTO write_checkpoints AS w (user_id, client_id, id, lsn, requested_at)
+    SELECT user_id, client_id, id, %(lsn)s::pg_lsn, now()
+    FROM unnest(%(user_ids)b::text[], %(client_ids)b::text[], %(ids)b::bigint[]) AS told (user_id, client_id, id)
+    ORDER BY user_id, client_id
+    ON CONFLICT (user_id, client_id) DO UPDATE
+    SET id = excluded.id, lsn = excluded.lsn, requested_at = excluded.requested_at
+    WHERE excluded.id > w.id
+    RETURNING user_id, client_id)
+SELECT count(pg_catalog.pg_notify('replicator_write', md5(user_id || chr(10) || client_id))) FROM stored
+
+-- name: place
+-- Those that were told before the place was known.
+UPDATE write_checkpoints SET lsn = %(lsn)s::pg_lsn WHERE lsn = %(nowhere)s::pg_lsn

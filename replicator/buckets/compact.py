@@ -42,9 +42,9 @@ _q = queries.load("compact")
 #: Checkpoints that have not been the newest for longer than this are hardly read at any more.
 AGE_S = 300.0
 #: Ops that one step reads.
-STEP_OPS = 10_000
+STEP_OPS = 5_000
 #: Ops of one bucket that may be new since it was last compacted; if there are more, it takes several rounds.
-ROUND_OPS = 1_000_000
+ROUND_OPS = 500_000
 #: A bucket is worth compacting when there are so many new ops in it, and so large a part of all.
 DUE_OPS, DUE_PART = 1_000, 0.2
 _BUCKETS_AT_ONCE = 500
@@ -99,8 +99,8 @@ async def candidates(
         found = [
             Candidate(*row)
             for row in await rows(
-                connection, _q.page_of_buckets, after=after, horizon=upto, most=DUE_OPS, name=name,
-                limit=_BUCKETS_AT_ONCE,
+                connection, _q.page_of_buckets, after=after, horizon=upto, most=DUE_OPS, part=DUE_PART,
+                name=name, limit=_BUCKETS_AT_ONCE,
             )
         ]  # fmt: skip
         if not found:
@@ -125,6 +125,12 @@ async def compact_bucket(connection: Connection, number: int, upto: OpId) -> Asy
             step, at = await _step(connection, number, op_id, at)
             yield step
         await connection.execute(_q.forget_overtaking)
+
+
+async def count_left(connection: Connection, number: int) -> int:
+    """How many ops a bucket has, of those that were there when it was compacted last."""
+    found = await rows(connection, _q.left, bucket=number)
+    return int(found[0][0]) if found else 0
 
 
 async def _begin(connection: Connection, number: int, upto: OpId) -> tuple[int, int, int] | None:
@@ -183,9 +189,8 @@ async def _note_overtaking(connection: Connection, number: int, from_op_id: int,
 async def _store(connection: Connection, number: int, read: list[Old], merged: Merge, at: int) -> Step:
     size = 0
     if merged.gone:
-        runs = {"firsts": [first for first, _ in merged.gone], "lasts": [last for _, last in merged.gone]}
-        [(count, freed)] = await rows(connection, _q.drop_ops, bucket=number, **runs)
-        assert count == merged.removed, f"bucket {number}: {count} ops are gone, not {merged.removed}"
+        [(count, freed)] = await rows(connection, _q.drop_ops, bucket=number, op_ids=merged.gone)
+        assert count == len(merged.gone), f"bucket {number}: {count} ops are gone, not {len(merged.gone)}"
         size += freed
     if merged.made:
         made = merged.made
@@ -199,6 +204,6 @@ async def _store(connection: Connection, number: int, read: list[Old], merged: M
         kept = [one.ops for one in made]
         await connection.execute(_q.place_merged, {"bucket": number, "op_ids": ids, "merged": kept})
         size -= sum(len(ops) for ops in kept if ops)
-    await connection.execute(_q.advance, {"bucket": number, "at_op_id": at, "removed": merged.removed})
-    mark("compacted", bucket=number, read=len(read), removed=merged.removed)
-    return Step(len(read), merged.removed, size)
+    await connection.execute(_q.advance, {"bucket": number, "at_op_id": at, "removed": len(merged.gone)})
+    mark("compacted", bucket=number, read=len(read), removed=len(merged.gone))
+    return Step(len(read), len(merged.gone), size)

@@ -35,7 +35,7 @@ from replicator.rules.lookups import (
     shift,
     withdraw,
 )
-from replicator.rules.route import Intent, Leave, Router, Truncated
+from replicator.rules.route import Intent, Leave, Router, Truncated, Written
 from replicator.wal.messages import Row
 from replicator.wal.transactions import Change, Kind
 
@@ -94,6 +94,10 @@ class Lookups:
             elif table is not None:
                 steps.append(_step(table, change.old, change.new, batch.now, batch.now))
         return await self._apply(steps, batch, batch.now)
+
+    def written(self, changes: Sequence[Change], now: float) -> list[Written]:
+        """What these changes say of clients' writes."""
+        return self._router.written(changes, now)
 
     async def advance(self, batch: Batch, then: float) -> None:
         """Move the rows whose moment came between the time of the batch before and that of this one."""

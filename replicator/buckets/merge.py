@@ -53,9 +53,8 @@ class Merge:
     """What becomes of a stretch of ops."""
 
     made: list[Made] = field(default_factory=list)
-    #: The ops in whose place others stand, from the first to before the last: everything there is in between.
-    gone: list[tuple[int, int]] = field(default_factory=list)
-    removed: int = 0
+    #: The ops in whose place others stand.
+    gone: list[int] = field(default_factory=list)
     #: After which op the next stretch begins, so that a run which may go on is taken up again.
     next_after: int = 0
 
@@ -123,9 +122,7 @@ def _end(run: _Run, merged: Merge) -> None:
     if not run.rows or run.is_as_it_was:
         return
     merged.made.append(run.made())
-    if len(run.rows) > 1:
-        merged.gone.append((run.rows[0].op_id, run.rows[-1].op_id))
-        merged.removed += len(run.rows) - 1
+    merged.gone += [row.op_id for row in run.rows[:-1]]
 
 
 # -- what is kept beside a MOVE --------------------------------------------------------------------

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from functools import partial
 
 from replicator import queries
 from replicator.buckets.merge import told_before
@@ -26,6 +27,8 @@ _POLL_S = 2.0
 _PAGE_ROWS = 1000
 #: What is read of one bucket at once; one op may be larger.
 _PAGE_BYTES = 1 << 20
+#: Where no row is larger than this, a page of them is small enough without being measured.
+_LARGE = 2048
 
 
 async def position(connection: Connection, slot: str) -> Position | None:
@@ -102,35 +105,82 @@ async def answers(connection: Connection, needs: Collection[Need], upto: OpId) -
 
 async def read_bucket(
     connect: Connect, bucket: str, after: OpId, upto: OpId, *, page_rows: int = _PAGE_ROWS
-) -> AsyncIterator[Page]:
+) -> AsyncGenerator[Page, None]:
     """The ops of one bucket after a position and up to a checkpoint, reduced, a page at a time.
 
     No connection is held while somebody looks at a page. Between two of them, the bucket may be compacted.
     """
     reduction = Reduction(bucket, is_new=not after)
-    at, known = after, _Known(bucket, after, upto)
-    while True:
-        async with connect() as connection:
-            page = {"name": bucket, "after": at, "upto": upto, "limit": page_rows, "bytes": _PAGE_BYTES}
-            read = await rows(connection, _q.read_bucket, **page)
-            ops = [Op(*row[:8]) for row in read if row[0] is not None]
-            has_more = bool(ops) and (len(read) < read[0][8] or len(read) == page_rows)
-            overtaken = await known.among(ops, connection, is_last=not has_more)
-        if overtaken is None or any(is_past for *_, is_past in read):
-            yield Page([], after, has_more, True)
-            return
+    reader = _Reader(connect, bucket, after, upto, page_rows)
+    reading = asyncio.ensure_future(reader.page(after))
+    try:
+        while True:
+            found = await reading
+            if found is None:
+                yield Page([], after, False, True)
+                return
+            ops, overtaken, has_more = found
+            if has_more:  # storage looks for the next ones while somebody looks at these
+                reading = asyncio.ensure_future(reader.page(ops[-1].op_id))
+            sent = reduction.take(ops, overtaken)
+            if not has_more:
+                sent += reduction.rest()
+            is_overtaken = reduction.upto > upto
+            after = sent[-1].op_id if sent else after
+            if sent or not has_more or is_overtaken:
+                yield Page(sent, after, has_more, is_overtaken)
+            if not has_more or is_overtaken:
+                return
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+class _Reader:
+    """Reads the pages of one bucket."""
+
+    def __init__(self, connect: Connect, bucket: str, after: OpId, upto: OpId, page_rows: int) -> None:
+        self._connect, self._upto = connect, upto
+        self._page = {"name": bucket, "upto": upto, "limit": page_rows}
+        self._known = _Known(bucket, after, upto)
+
+    async def page(self, at: OpId) -> tuple[list[Op], set[OpId], bool] | None:
+        """The ops that follow, those among them that are overtaken, and whether there are more.
+
+        None if compaction has gone past the checkpoint, so that nobody knows any more.
+        """
+        async with self._connect() as connection:
+            found = await self._plain(connection, at) or await self._any(connection, at)
+            if found is None:
+                return None
+            ops, has_more = found
+            overtaken = await self._known.among(ops, connection, is_last=not has_more)
+        return None if overtaken is None else (ops, overtaken, has_more)
+
+    async def _plain(self, connection: Connection, at: OpId) -> tuple[list[Op], bool] | None:
+        """Read in the way that costs least, if that will do."""
+        async with connection.cursor(row_factory=_as_op) as cursor:
+            await cursor.execute(_q.read_plain, {**self._page, "after": at, "large": _LARGE})
+            ops = await cursor.fetchall()
+        if not ops or ops[0].bucket is None or ops[0].op == "MOVE":
+            return None
+        if any([op.data is None and op.op == "PUT" for op in ops]):
+            return None
+        return ops, len(ops) == self._page["limit"]
+
+    async def _any(self, connection: Connection, at: OpId) -> tuple[list[Op], bool] | None:
+        page = {**self._page, "after": at, "bytes": _PAGE_BYTES}
+        read = await rows(connection, _q.read_bucket, **page)
+        if any(is_past for *_, is_past in read):
+            return None
+        ops = [Op(*row[:8]) for row in read if row[0] is not None]
         if ops and (merged := read[0][9]) is not None:
             ops[0] = ops[0]._replace(checksum=ops[0].checksum - told_before(ops[0].op_id, merged, at))
-        sent = list(reduction.take(ops, overtaken))
-        if not has_more:
-            sent += reduction.rest()
-        is_overtaken = reduction.upto > upto
-        after = sent[-1].op_id if sent else after
-        if sent or not has_more or is_overtaken:
-            yield Page(sent, after, has_more, is_overtaken)
-        if not has_more or is_overtaken:
-            return
-        at = ops[-1].op_id
+        return ops, bool(ops) and (len(read) < read[0][8] or len(read) == self._page["limit"])
+
+
+def _as_op(_: object) -> Callable[[Sequence[object]], Op]:
+    return partial(tuple.__new__, Op)
 
 
 class _Known:

@@ -40,8 +40,14 @@ class Reduction:
         #: The op that has overtaken something which was stored without content: see `read`.
         self.upto = OpId(0)
 
-    def take(self, ops: Iterable[Op], overtaken: Container[OpId]) -> Iterator[Op]:
+    def take(self, ops: list[Op], overtaken: Container[OpId]) -> list[Op]:
         """The ops that follow those before, in their order, as they travel."""
+        if not overtaken and self._run is None and all([op.op == "PUT" for op in ops]):
+            self._is_first = self._is_first and not ops
+            return ops  # nearly all there is, where most rows are written once
+        return list(self._take(ops, overtaken))
+
+    def _take(self, ops: Iterable[Op], overtaken: Container[OpId]) -> Iterator[Op]:
         for op in ops:
             kind = op.op
             if kind in ("MOVE", "CLEAR"):

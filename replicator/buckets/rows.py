@@ -5,6 +5,18 @@ update says what the row is now, except for the TOASTed values it did not touch,
 at most the key. So the newest version of every row of such tables is kept in storage under its key, and
 changes in the same transaction as everything else.
 
+Storage is told once per batch, before it commits, and asked as little as possible. What it was told lately or
+has answered is at hand (`kept.py`): there is one writer, so nobody else changes it, and whatever ends a batch
+otherwise ends the connection, and with it everything that was at hand.
+
+It is not asked what is in the place of a row that is inserted into a table that has been copied, or that
+arrives there under a new key: nothing. A key that identifies rows is unique at every moment (Postgres takes
+no deferrable one for it), so whoever had it before has left it by a change that stands earlier in the log.
+Every row such a table has was told by the log since, or brought by the copy, which a low mark had begun by
+forgetting what was kept before. And what the source sends again is recognised before it comes here. While a
+table is being copied that is not so: a chunk brings rows that the log has told already. Then every place is
+looked up. Should storage have a row there after all, it is replaced.
+
 A row that is not there yet when an update leaves out some of its values cannot be completed. That happens
 only while its table is being copied (the log began before the copy reached the row). It is left out, and
 its key told to the copier, which brings the row.
@@ -14,30 +26,36 @@ A few bytes of log can name hundreds of large rows. So changes are made whole so
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
-from zlib import crc32
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
-import orjson
+import psycopg
 
 from replicator import queries
-from replicator.database import Connection, rows
-from replicator.wal.messages import UNCHANGED, Relation, Row
+from replicator.buckets.kept import Changed, Form, Kept, Place, keeps_state, pack_row, unpack_row
+from replicator.database import Connection
+from replicator.wal.messages import UNCHANGED, Relation
 from replicator.wal.transactions import Change, Kind
 from replicator.wal.window import Key, key_of
 
-_q = queries.load("copy")
+if TYPE_CHECKING:
+    from replicator.buckets.write import Batch
 
-#: So much of kept rows is in memory at once, but for one row that is larger.
+__all__ = ["Completed", "RowStates", "keeps_state", "pack_row", "unpack_row"]
+
+_q = queries.load("rows")
+
+#: So much of kept rows is in memory at once, but for one row that is larger; and so much that storage has not
+#: been told.
 MOST_BYTES = 8 << 20
+#: About so much of them is sent to storage together.
+_BYTES_SENT = 1 << 18
+#: Looked up once: an Enum's member takes longer to find than a row to pass.
+_INSERT = Kind.INSERT
 
-_Place = tuple[int, str]
-_States = dict[_Place, bytes]
 
-
-def keeps_state(relation: Relation) -> bool:
-    """Whether changes of this relation need the kept row: not with FULL, and not without any key at all."""
-    return relation.identity in ("d", "i") and any(column.key for column in relation.columns)
+_State = tuple[Place, bytes]
 
 
 class Completed(NamedTuple):
@@ -56,129 +74,202 @@ class RowStates:
     def __init__(self, connection: Connection, slot: str) -> None:
         self._connection = connection
         self._slot = {"slot": slot}
+        self._kept = Kept()
+        self._forms: dict[int, Form] = {}
+        #: Whose changes these are that storage has not been told.
+        self._batch: Batch | None = None
 
     def concern(self, changes: Sequence[Change]) -> bool:
         """Whether any of these changes needs a kept row, or becomes one."""
         relations = {id(change.relation): change.relation for change in changes}
-        return any(map(keeps_state, relations.values()))
+        return any([self._form(relation).keeps for relation in relations.values()])
 
-    async def complete(self, changes: Sequence[Change]) -> Completed:
-        """The first of these changes made whole, as many as memory allows."""
-        named = [_places(change) for change in changes]
-        before, beyond = await self._read(named)
-        after = dict(before)
+    async def complete(self, changes: Sequence[Change], batch: Batch, copied: Collection[int]) -> Completed:
+        """The first of these changes made whole, as many as memory allows; `copied` says which tables are."""
+        self._turn_to(batch)
+        ready = await self.look_up(changes, batch, copied)
         whole: list[Change] = []
         holes: list[tuple[int, Key]] = []
         size = end = 0
-        for change, places in zip(changes, named, strict=True):
-            if size >= MOST_BYTES or not beyond.isdisjoint(places):
+        for change in changes[:ready]:
+            if size >= MOST_BYTES:
                 break
             end += 1
-            if not keeps_state(change.relation):
+            form = self._form(change.relation)
+            if not form.keeps:
                 whole.append(change)
             elif change.kind is Kind.TRUNCATE:
-                await self._forget(change.relation.oid, before, after)
+                await self.forget(form.oid, batch)
                 whole.append(change)
             else:
-                size += _size(after, places)
-                whole += _complete(change, after, holes)
-                size += _size(after, places)
-        await self._write(before, after)
+                size += _complete(change, form, self._kept, whole, holes)
+        if self._kept.changed.size >= MOST_BYTES:
+            await self.flush(batch)
+        self._kept.age()
         return Completed(whole, holes, changes[end:])
 
-    async def _read(self, named: Sequence[list[_Place]]) -> tuple[_States, set[_Place]]:
-        """What is kept in these places, and those that so much comes before that they are not read yet."""
-        first: dict[_Place, int] = {}
-        for at, places in enumerate(named):
-            for place in places:
-                first.setdefault(place, at)
-        wanted = {
-            "oids": [oid for oid, _ in first],
-            "keys": [key for _, key in first],
-            "ats": list(first.values()),
-            "most": MOST_BYTES,
-        }
-        found = await rows(self._connection, _q.read_states, **self._slot, **wanted)
-        states = {(oid, key): row.encode() for oid, key, row in found if row is not None}
-        return states, {(oid, key) for oid, key, row in found if row is None}
+    async def look_up(self, changes: Sequence[Change], batch: Batch, copied: Collection[int]) -> int:
+        """Have at hand what the first of these changes need; answers how many they are."""
+        asked, near, ready = self._asked(changes, copied)
+        if not asked:
+            return ready
+        await batch.rest()
+        wanted = _columns(asked) | {"ats": list(asked.values()), "most": max(1, MOST_BYTES - near)}
+        # Planned each time: by a plan from when there were few rows, all would be read to find some.
+        cursor = await self._connection.execute(_q.read_states, self._slot | wanted, prepare=False)
+        async for oid, key, row in cursor:
+            place = b"%d\t%b" % (oid, key.encode())
+            at = asked.pop(place)
+            if row is None:
+                ready = min(ready, at)
+            else:
+                self._kept.learn(place, row.encode())
+        for place in asked:
+            self._kept.learn(place, None)
+        return ready
 
-    async def _write(self, before: _States, after: _States) -> None:
-        changed = [(place, row) for place, row in after.items() if before.get(place) != row]
-        gone = [place for place in before if place not in after]
-        if changed:
-            oids, keys = [oid for (oid, _), _ in changed], [key for (_, key), _ in changed]
-            values = {"oids": oids, "keys": keys, "rows": [row.decode() for _, row in changed]}
-            await self._connection.execute(_q.write_states, self._slot | values)
-        if gone:
-            values = {"oids": [oid for oid, _ in gone], "keys": [key for _, key in gone]}
-            await self._connection.execute(_q.drop_states, self._slot | values)
+    async def flush(self, batch: Batch) -> None:
+        """Tell storage now what has changed, inside the open transaction."""
+        self._turn_to(batch)
+        if self._kept.changed.rows:
+            await batch.rest()
+            await self._tell(self._kept.changed)
+            self._kept.settle()
 
-    async def _forget(self, oid: int, *known: _States) -> None:
-        for states in known:
-            for place in [place for place in states if place[0] == oid]:
-                del states[place]
+    async def forget(self, oid: int, batch: Batch) -> None:
+        """None of a table's rows is kept any more."""
+        self._turn_to(batch)
+        await batch.rest()
+        self._kept.forget(oid)
         await self._connection.execute(_q.forget_rows, self._slot | {"oid": oid})
 
+    def _turn_to(self, batch: Batch) -> None:
+        if batch is not self._batch:
+            self._batch = batch
+            batch.before_commit.append(partial(self._tell, self._kept.begin()))
 
-def _complete(change: Change, states: _States, holes: list[tuple[int, Key]]) -> Iterable[Change]:
-    """One change made whole by what is known; what becomes known by it replaces that."""
-    relation, new = change.relation, change.new
+    def _form(self, relation: Relation) -> Form:
+        form = self._forms.get(relation.oid)
+        if form is None or form.relation is not relation:
+            form = self._forms[relation.oid] = Form(relation)
+        return form
+
+    def _asked(self, changes: Sequence[Change], copied: Collection[int]) -> tuple[dict[Place, int], int, int]:
+        """Places that are not at hand, with the first of these changes that has to know what is in them.
+
+        And of how many bytes are those that are, and of how many changes this is said.
+        """
+        asked: dict[Place, int] = {}
+        near = 0
+        if all([change.kind is _INSERT and change.relation.oid in copied for change in changes]):
+            return asked, near, len(changes)
+        arrived: set[Place] = set()
+        for at, change in enumerate(changes):
+            if near >= MOST_BYTES:
+                return asked, near, at
+            form = self._form(change.relation)
+            leaves, comes = _places(change, form)
+            if comes is not None and form.oid in copied:
+                arrived.add(comes)
+                comes = None
+            for place in (leaves, comes):
+                if place is None or place in arrived:
+                    continue
+                if self._kept.wants(place):
+                    asked.setdefault(place, at)
+                else:
+                    near += len(self._kept.get(place) or b"")
+        return asked, near, len(changes)
+
+    async def _tell(self, changed: Changed) -> None:
+        if brought := changed.brought():
+            await self._bring(brought)
+        if replaced := changed.replaced():
+            await self._replace(replaced)
+        if gone := changed.gone():
+            await self._connection.execute(_q.drop_states, self._slot | _columns(gone), prepare=False)
+
+    async def _bring(self, states: Sequence[_State]) -> None:
+        head = f"{self._slot['slot']}\t".encode()
+        try:
+            # A savepoint: where there is a row after all, nothing but this is undone.
+            async with (
+                self._connection.transaction(),
+                self._connection.cursor().copy(_q.bring_states) as copying,
+            ):
+                for some in _portions(states):
+                    lines = b"".join([b"%b%b\t%b\n" % (head, place, row) for place, row in some])
+                    # JSON has escaped everything but the backslashes it did so with.
+                    await copying.write(lines.replace(b"\\", b"\\\\") if b"\\" in lines else lines)
+        except psycopg.errors.UniqueViolation:
+            await self._replace(states)
+
+    async def _replace(self, states: Sequence[_State]) -> None:
+        for some in _portions(states):
+            values = _columns([place for place, _ in some]) | {"rows": [row.decode() for _, row in some]}
+            await self._connection.execute(_q.write_states, self._slot | values)
+
+
+def _portions(states: Sequence[_State]) -> Iterator[Sequence[_State]]:
+    """Some states after the others, none of the portions much larger than what is sent at once."""
+    begin = size = 0
+    for at, (_, row) in enumerate(states):
+        if size >= _BYTES_SENT:
+            yield states[begin:at]
+            begin, size = at, 0
+        size += len(row)
+    yield states[begin:]
+
+
+def _complete(
+    change: Change, form: Form, kept: Kept, whole: list[Change], holes: list[tuple[int, Key]]
+) -> int:
+    """Make one change whole by what is known; what becomes known by it replaces that. How much that was."""
+    new = change.new
+    if change.kind is _INSERT and new is not None:  # most of them, and most of those into empty places
+        place, packed = form.place(new), form.pack(new)
+        if kept.bring(place, packed):
+            whole.append(change)
+            return len(packed)
     was = change.old if change.old is not None else new
     assert was is not None, "a change that is no TRUNCATE has a row before or after it"
-    old = unpack_row(states.pop(_place(relation, was), None), relation)
+    place = form.place(was)
+    left = kept.take(place)
+    size = len(left or b"")
+    old = form.unpack(left)
     if new is None:
-        return [change._replace(old=old, old_is_whole=True)] if old is not None else []
-    place = _place(relation, new)
-    # Under its new key the row can be known already: the copy may have read it after this change was made.
-    there = unpack_row(states.pop(place, None), relation)
-    earlier = [
-        Change(Kind.DELETE, relation, row, None, change.ordinal, True) for row in (there,) if row is not None
-    ]
+        if old is not None:
+            whole.append(change._replace(old=old, old_is_whole=True))
+        return size
+    there = None
+    if was is not new:
+        place = form.place(new)
+        # Under its new key the row can be known: the copy may have read it after this change was made.
+        there = form.unpack(kept.take(place))
+        if there is not None:
+            whole.append(Change(Kind.DELETE, change.relation, there, None, change.ordinal, True))
     if UNCHANGED in new:
         source = old if old is not None else there
         if source is None:
-            holes.append((relation.oid, key_of(new, _key_at(relation))))
-            return []
+            holes.append((form.oid, key_of(new, form.key_at)))
+            return size
         new = tuple([s if n is UNCHANGED else n for s, n in zip(source, new, strict=True)])
-    states[place] = pack_row(new, relation)
-    return [*earlier, change._replace(old=old, new=new, old_is_whole=True)]
+    packed = form.pack(new)
+    kept.put(place, packed)
+    whole.append(change._replace(old=old, new=new, old_is_whole=True))
+    return size + len(packed)
 
 
-def pack_row(row: Row, relation: Relation) -> bytes:
-    """A whole row as it is kept, with what tells whether its columns are still the same."""
-    return orjson.dumps((len(row), _names(relation, len(row)), *row))
+def _places(change: Change, form: Form) -> tuple[Place | None, Place | None]:
+    """The place of the row that a change is about, and the one that is new to it."""
+    if not form.keeps or change.kind is Kind.TRUNCATE:
+        return None, None
+    comes = None if change.new is None else form.place(change.new)
+    if change.old is not None:
+        return form.place(change.old), comes
+    return (None, comes) if change.kind is _INSERT else (comes, None)
 
 
-def unpack_row(state: bytes | None, relation: Relation) -> Row | None:
-    """The kept row in today's columns: as it is, or with columns added since as NULL; else unknown.
-
-    A table whose columns changed in any other way is copied again, which is when unknown rows return.
-    """
-    if state is None:
-        return None
-    count, names, *values = orjson.loads(state)
-    if count > len(relation.columns) or names != _names(relation, count):
-        return None
-    return (*values, *([None] * (len(relation.columns) - count)))
-
-
-def _names(relation: Relation, count: int) -> int:
-    return crc32("\0".join([column.name for column in relation.columns[:count]]).encode())
-
-
-def _size(states: _States, places: Iterable[_Place]) -> int:
-    return sum([len(states.get(place, b"")) for place in places])
-
-
-def _places(change: Change) -> list[_Place]:
-    if not keeps_state(change.relation) or change.kind is Kind.TRUNCATE:
-        return []
-    return [_place(change.relation, row) for row in (change.old, change.new) if row is not None]
-
-
-def _place(relation: Relation, row: Row) -> _Place:
-    return relation.oid, orjson.dumps(key_of(row, _key_at(relation))).decode()
-
-
-def _key_at(relation: Relation) -> tuple[int, ...]:
-    return tuple([at for at, column in enumerate(relation.columns) if column.key])
+def _columns(places: Iterable[Place]) -> dict[str, object]:
+    named = [place.decode().split("\t", 1) for place in places]
+    return {"oids": [int(oid) for oid, _ in named], "keys": [key for _, key in named]}

@@ -17,14 +17,15 @@ on the same connection, `rest` waits until both hands are free.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from psycopg.rows import TupleRow
 
 from replicator import queries
-from replicator.buckets.changed import MOST_TOLD, Changed
+from replicator.buckets.changed import MOST_TOLD, Changed, numbers
 from replicator.buckets.encode import encode_ops
 from replicator.buckets.entries import Entries
 from replicator.buckets.inflow import Inflow
@@ -32,6 +33,7 @@ from replicator.buckets.lookups import Lookups
 from replicator.buckets.model import Checkpoint, OpId, Position
 from replicator.buckets.numbers import Numbers
 from replicator.buckets.read import position
+from replicator.buckets.told_writes import ToldWrites
 from replicator.database import Connection, rows
 from replicator.errors import StandingBy, StorageUnready, Unavailable
 from replicator.marks import mark
@@ -91,6 +93,9 @@ class Writer:
         self.lookups: Lookups | None = None
         #: Makes the feed of a batch; None while no row of the source is to become anything else than ops.
         self.feed: Callable[[], Feed] | None = None
+        #: A row that is longer than this when printed is left out; and how many have been.
+        self.row_most = 15_000_000
+        self.left_out = 0
         #: The time that the last batch had, in seconds since 1970.
         self.clock = clock
         self._committing: asyncio.Task[None] | None = None
@@ -98,6 +103,22 @@ class Writer:
     def batch(self) -> Batch:
         """The next storage transaction; nothing is sent before something is appended."""
         return Batch(self, self.checkpoint)
+
+    def checked(self, intent: Put | Remove) -> Put | Remove:
+        """The same; or, of a row too large for any client, that it is not there, nor as it was before."""
+        if isinstance(intent, Remove) or len(intent.data) <= self.row_most:
+            return intent
+        self.left_out += 1
+        if self.left_out <= 10 or self.left_out % 1000 == 0:
+            mark(
+                "row too large",
+                level=logging.WARNING,
+                row=f"{intent.object_type}/{intent.object_id}",
+                bytes=len(intent.data),
+                most=self.row_most,
+                times=self.left_out,
+            )
+        return Remove(intent.bucket, intent.object_type, intent.object_id, intent.subkey)
 
     @property
     def is_committing(self) -> bool:
@@ -140,11 +161,14 @@ class Batch:
         self._entries = Entries()
         self._changed = Changed()
         self._feed = writer.feed() if writer.feed is not None else None
+        self._writes = ToldWrites()
         self._is_begun = False
         #: The time at which its rows are where they are: never earlier than that of the batch before.
         self.now = writer.clock
         self._has_time = False
         self.is_empty = True
+        #: What else is to be stored with it, once its ops are.
+        self.before_commit: list[Callable[[], Awaitable[None]]] = []
         #: How much has been appended.
         self.rows = 0
         self.bytes = 0
@@ -170,6 +194,10 @@ class Batch:
             self._writer.clock = self.now
             await lookups.advance(self, then)
         await self.add(await lookups.route(changes, self))
+        self._writes.add(lookups.written(changes, self.now))
+        if self._writes.is_full:
+            await self.rest()
+            await self._writes.send(self._writer.connection)
         most = _HELD if self._writer.is_committing else _SENT
         if self._ops_held >= most or self._characters_held >= _CHARACTERS_HELD:
             await self._send()
@@ -218,8 +246,11 @@ class Batch:
         writer, connection = self._writer, self._writer.connection
         await writer.inflow.rest()
         await self._entries.send(connection)
+        for store in self.before_commit:
+            await store()
+        await self._writes.send(connection, after.lsn)
         if self._changed.due:
-            await connection.execute(_q.sum_up, {"buckets": list(self._changed.due)})
+            await connection.execute(_q.sum_up, {"buckets": numbers(self._changed.due)})
         if self._feed is not None:
             await self._feed.send(connection)
         position = {"op_id": after.op_id, "lsn": str(after.lsn), "clock": self.now}
@@ -250,11 +281,13 @@ class Batch:
     def _add(self, intents: Sequence[Put | Remove]) -> None:
         if not self._held:
             self._held_after = self._op_id
+        # About what they come to: the last thing that a Put says is its row.
+        size = sum([len(intent[-1]) for intent in intents]) + _OVERHEAD * len(intents)
+        if size > self._writer.row_most:
+            intents = list(map(self._writer.checked, intents))
         self._held += intents
         self._op_id += len(intents)
         self.rows += len(intents)
-        # About what they come to: the last thing that a Put says is its row.
-        size = sum([len(intent[-1]) for intent in intents]) + _OVERHEAD * len(intents)
         self.bytes += size
         self._ops_held += len(intents)
         self._characters_held += size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 
 from replicator import queries
 from replicator.buckets.rows import RowStates
@@ -52,13 +52,21 @@ class Weaver:
             yield self._anew(changes)
             return
         while changes:
-            await batch.rest()
-            whole, holes, changes = await self._row_states.complete(changes)
+            whole, holes, changes = await self._row_states.complete(changes, batch, self._copied())
             if holes:
                 await self._note_holes(holes, batch)
             if is_told:
                 await batch.tell(whole, piece.commit_lsn)
             yield self._anew(whole)
+
+    async def foresee(self, pieces: Sequence[Transaction], batch: Batch) -> None:
+        """These are to be woven one after another: storage is asked once for what they need."""
+        changes = [change for piece in pieces for change in piece.changes]
+        if len(pieces) > 1 and self._row_states.concern(changes):
+            await self._row_states.look_up(changes, batch, self._copied())
+
+    def _copied(self) -> Collection[int]:
+        return {oid for oid, state in self._copies.tables.items() if state.is_copied}
 
     def _anew(self, changes: Sequence[Change]) -> Sequence[Change]:
         """Updates of a table that is being copied, each as its row leaving and coming.
@@ -121,9 +129,10 @@ class Weaver:
     async def _begin(self, oid: int, name: str, batch: Batch) -> None:
         if self._copies.windows.low(name) and self._copies.tables[oid].state == "wanted":
             self._copies.tables[oid].state = "copying"
+            await self._row_states.flush(batch)  # whether there are any is asked next
             await batch.note(_q.begin_copy, oid)
             # Why it is copied may be that what was kept is not true any more.
-            await batch.note(_q.forget_rows, oid)
+            await self._row_states.forget(oid, batch)
 
     async def _merge(self, oid: int, merged: Merged, is_holes: bool, batch: Batch) -> Sequence[Change]:
         state, chunk = self._copies.tables[oid], merged.chunk
@@ -162,7 +171,7 @@ class Weaver:
             self._copies.poke()  # it has come back meanwhile, and is copied as one that is new
             return
         await batch.sweep(f"{oid}/")
-        await batch.note(_q.forget_rows, oid)
+        await self._row_states.forget(oid, batch)
         await batch.note(_q.forget_table, oid)
         mark("table gone", level=logging.WARNING, table=qualify(state.namespace, state.name))
 

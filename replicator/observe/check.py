@@ -6,6 +6,8 @@ one replication connection that asks who is there.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from replicator.buckets.model import Position
 from replicator.config import Config
 from replicator.dsn import describe_dsn
@@ -13,6 +15,7 @@ from replicator.errors import ConfigError, ReplicatorError
 from replicator.observe.check_server import free, judge_server, judge_way
 from replicator.observe.check_slot import hours_to_full, judge_slot
 from replicator.observe.check_storage import Storage, look_at_storage
+from replicator.observe.check_sync import check_sync
 from replicator.observe.needs import needs_of
 from replicator.observe.report import Group, Report
 from replicator.observe.survey import Survey, survey
@@ -25,18 +28,33 @@ from replicator.wal.publication import judge_publication
 from replicator.wal.rights import judge_role
 
 
-async def check(config: Config, rules: Rules, *, source_only: bool = False, sample_s: float = 0.0) -> Report:
-    """Look at everything replication rests on."""
+async def check(
+    config: Config,
+    rules: Rules,
+    *,
+    source_only: bool = False,
+    sample_s: float = 0.0,
+    environ: Mapping[str, str] | None = None,
+    user: str | None = None,
+) -> Report:
+    """Look at everything replication rests on, and at who is let in; perhaps as one user would be."""
     needs = needs_of(rules)
     try:
         source = await survey(config, needs, sample_s=sample_s)
     except ReplicatorError as error:
         return _refused(config, error)
+    sync = await check_sync(config, rules, environ or {}, user)
     if source_only:
-        return Report(tuple(_judge_source(config, needs, source, None)))
+        return Report((*_judge_source(config, needs, source, None), sync), _misconfigured(sync) or 1)
     storage = await look_at_storage(config, source)
     kept = Group("storage", _about_storage(config, storage), tuple(storage.findings))
-    return Report((*_judge_source(config, needs, source, storage.position), kept), storage.exit_code)
+    groups = (*_judge_source(config, needs, source, storage.position), kept, sync)
+    return Report(groups, _misconfigured(sync) or storage.exit_code)
+
+
+def _misconfigured(sync: Group) -> int:
+    """The exit code of what no statement mends, if there is such a thing."""
+    return ConfigError.exit_code if any(finding.level == "error" for finding in sync.findings) else 0
 
 
 def _refused(config: Config, error: ReplicatorError) -> Report:

@@ -15,7 +15,7 @@ def needs_of(rules: Rules) -> list[Need]:
     for variant in rules.variants():
         for query in variant.data:
             columns[query.table.namespace or "public", query.table.name] |= set(_of_query(query))
-    for lookup in rules.lookups:
+    for lookup in (*rules.lookups, *rules.writes):
         columns[lookup.table.namespace or "public", lookup.table.name] |= set(_of_lookup(lookup))
     return [Need(*table, frozenset(columns[table])) for table in rules.tables()]
 

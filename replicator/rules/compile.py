@@ -65,6 +65,9 @@ class Compiled(NamedTuple):
     is_joined: bool
     #: Whether its rows are kept as they are, to be placed again when something else changes.
     is_kept: bool
+    #: What a row says of a client's writes, as entries under no key, if tables like this say any of that.
+    writes: Callable[[Row, float], list[Entry]] = lambda row, now: []
+    has_writes: bool = False
 
 
 def compile_rules(
@@ -74,7 +77,8 @@ def compile_rules(
     where = relation.namespace, relation.name
     queries = [(v, q) for v in rules.variants() for q in v.data if q.table.matches(*where)]
     lookups = [lookup for lookup in rules.lookups if lookup.table.matches(*where)]
-    if not queries and not lookups:
+    writes = [write for write in rules.writes if write.table.matches(*where)]
+    if not queries and not lookups and not writes:
         return None
 
     def fail(rule: str, row: Row, why: str) -> None:
@@ -98,6 +102,8 @@ def compile_rules(
         maker.due(windows),
         has_joins or bool(windows) or any(lookup.id in joined for lookup in lookups),
         has_joins or bool(windows),
+        maker.entries(writes),
+        bool(writes),
     )
     return made
 

@@ -13,7 +13,7 @@ from hashlib import sha256
 from replicator.rules.model import Rules
 
 #: To be raised when a release makes something else of the same rules.
-_MEANING = 1
+_MEANING = 2
 
 
 def digest_of(rules: Rules, namespace: str, name: str) -> str:
@@ -30,7 +30,10 @@ def digest_of(rules: Rules, namespace: str, name: str) -> str:
         for lookup in sorted(rules.lookups, key=lambda lookup: lookup.id)
         if lookup.table.matches(namespace, name)
     ]
-    return sha256(repr((_MEANING, rules.dialect, queries, lookups)).encode()).hexdigest()[:32]
+    # What says nothing about it is not in it, so that what was stored before there was such a thing stands.
+    writes = [_meant(write) for write in rules.writes if write.table.matches(namespace, name)]
+    meaning = (_MEANING, rules.dialect, queries, lookups, *([writes] if writes else []))
+    return sha256(repr(meaning).encode()).hexdigest()[:32]
 
 
 def _meant(part: object) -> tuple[object, ...]:

@@ -251,6 +251,8 @@ class Rules:
     warnings: tuple[Warned, ...] = ()
     #: What everybody gets, where nothing says that it is meant so.
     for_everybody: tuple[Warned, ...] = ()
+    #: Rows that say how far a client's writes have come: (user, client, number), under no key.
+    writes: tuple[Lookup, ...] = ()
 
     def variants(self) -> tuple[Variant, ...]:
         return tuple(variant for definition in self.definitions for variant in definition.variants)
@@ -258,7 +260,7 @@ class Rules:
     def table_names(self) -> tuple[TableName, ...]:
         """Every table name the rules read, once each."""
         names = {query.table for variant in self.variants() for query in variant.data}
-        names |= {lookup.table for lookup in self.lookups}
+        names |= {lookup.table for lookup in (*self.lookups, *self.writes)}
         return tuple(sorted(names, key=str))
 
     def tables(self) -> tuple[tuple[str, str], ...]:

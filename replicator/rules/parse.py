@@ -7,6 +7,8 @@ At the top of a file stand `config` (what the rest means), `bucket_definitions` 
       user_id: SELECT request.jwt() ->> 'sub'
 
 A parameter query may then say `parameters.user_id` for it. A name that nothing refers to is a warning.
+
+And `event_definitions`, of which one is known: rows by which a backend tells how far clients' writes are.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from yaml import MappingNode, Node, ScalarNode
 
 from replicator.rules.context import ACCEPT, Context, Tables, is_accepted_anywhere, is_for_everybody
 from replicator.rules.definitions.definitions import read_definition
+from replicator.rules.definitions.events import read_events
 from replicator.rules.definitions.scopes import RequestScope
 from replicator.rules.editions import read_config
 from replicator.rules.expression import Expression
@@ -60,9 +63,7 @@ def parse_rules(text: str, file: str, tables: Tables | None = None) -> Rules:
     _read_with(context, parts.get("with"))
     _read_parameters(context, parts.get("parameters"))
     definitions = _read_definitions(context, parts)
-    if "event_definitions" in parts:
-        what = "events are not offered here: this is read over"
-        context.warn(parts["event_definitions"].key, "event_definitions", what)
+    writes = read_events(context, parts["event_definitions"]) if "event_definitions" in parts else ()
     _warn_of_unused(context, parts)
     document.settle()
     return Rules(
@@ -71,6 +72,7 @@ def parse_rules(text: str, file: str, tables: Tables | None = None) -> Rules:
         context.dialect,
         tuple(context.warnings),
         tuple(context.for_everybody),
+        writes,
     )
 
 

@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from replicator.marks import mark
+from replicator.rules import keys
 from replicator.rules.columns.types import BUILT_IN, Types
 from replicator.rules.compile import Compiled, Placed, compile_rules
+from replicator.rules.expression import Scalar
 from replicator.rules.model import Put, Remove, Rules
 from replicator.wal.messages import Relation, Row
 from replicator.wal.transactions import Change, Kind
@@ -45,6 +47,15 @@ class Leave(NamedTuple):
     key: str
     value: str
     subkey: str
+
+
+class Written(NamedTuple):
+    """A client's writes up to this number are in the source, as it or a backend has numbered them."""
+
+    user_id: str
+    #: Empty where the row does not say which client.
+    client_id: str
+    id: int
 
 
 Intent = Put | Remove | Truncated | Enter | Leave
@@ -119,6 +130,21 @@ class Router:
                 enter(table, old, new, now, intents.append)
         return intents
 
+    def written(self, changes: Iterable[Change], now: float) -> list[Written]:
+        """What rows that are new, or say something new, say of clients' writes."""
+        found: list[Written] = []
+        for change in changes if self.rules.writes else ():
+            table = self.compiled(change.relation)
+            if table is None or not table.has_writes or change.new is None:
+                continue
+            for _, _, values in table.writes(change.new, now):
+                said = _written(keys.unpack(values))
+                if said is None:
+                    self._fail("event_definitions", table, change.new, "it names no user, or no number")
+                else:
+                    found.append(said)
+        return found
+
     def _compile(self, relation: Relation) -> Compiled | None:
         key_at = self._keys.get(relation.oid) or _key_at(relation)
         return compile_rules(self.rules, relation, self.types, key_at, self._fail)
@@ -129,6 +155,16 @@ class Router:
             times = self.failures[rule]
             # `why` names an operator or a function, never a value.
             mark("left out", level=logging.WARNING, rule=rule, row=table.subkey(row), why=why, times=times)
+
+
+def _written(values: Sequence[Scalar]) -> Written | None:
+    """A user, a client, and a number from 1 to 2^63 - 1, as the columns of a row say them."""
+    user_id, client_id, number = map(keys.as_text, values)
+    if not isinstance(user_id, str) or not user_id or not isinstance(number, str):
+        return None
+    if not number.isdecimal() or not number.isascii() or len(number) > 19 or not 0 < int(number) < 1 << 63:
+        return None
+    return Written(user_id, client_id if isinstance(client_id, str) else "", int(number))
 
 
 def _key_at(relation: Relation) -> tuple[int, ...]:

@@ -38,6 +38,9 @@ SchemaName: TypeAlias = Annotated[str, BeforeValidator(values.identifier)]
 OptionalBaseUrl: TypeAlias = Annotated[str | None, BeforeValidator(values.optional(spans.base_url))]
 OptionalSecret: TypeAlias = Annotated[SecretStr | None, BeforeValidator(spans.optional_secret)]
 OptionalPem: TypeAlias = Annotated[SecretStr | None, BeforeValidator(spans.optional_pem)]
+AdminTokens: TypeAlias = Annotated[
+    tuple[Annotated[SecretStr, BeforeValidator(spans.admin_token)], ...], BeforeValidator(values.several)
+]
 OptionalTable: TypeAlias = Annotated[str | None, BeforeValidator(values.optional(spans.table))]
 Flag: TypeAlias = Annotated[bool, BeforeValidator(values.flag)]
 Text: TypeAlias = Annotated[str, BeforeValidator(values.text)]
@@ -84,6 +87,15 @@ class ReplicateKeys(Section):
     batch_bytes: Annotated[int, BeforeValidator(values.number_up_to(1 << 30))] = 8 << 20
     # Far below wal_sender_timeout: the source wants to hear from us in between.
     batch_ms: Annotated[int, BeforeValidator(values.number_up_to(10_000))] = 50
+    row_bytes: Annotated[int, BeforeValidator(values.number_up_to(1 << 28))] = 15_000_000
+
+
+class CompactKeys(Section):
+    """How history is kept short."""
+
+    every_s: Annotated[int, BeforeValidator(spans.seconds(10, 7 * 86_400))] = Field(
+        default=600, alias="every"
+    )
 
 
 Texts: TypeAlias = Annotated[tuple[Text, ...], BeforeValidator(values.several)]
@@ -169,6 +181,8 @@ class SyncKeys(_Trust):
     )
     jwks_plain_http: Flag = False
     jwks_private: Flag = True
+    #: Who may ask about everybody, and administer; none: nobody.
+    admin_tokens: AdminTokens = ()
     token: Annotated[TokenKeys, MAY_BE_EMPTY] = TokenKeys()
 
     @property
@@ -196,6 +210,7 @@ class Config(Section):
     source: Annotated[SourceKeys, MAY_BE_EMPTY] = SourceKeys()
     storage: Annotated[StorageKeys, MAY_BE_EMPTY] = StorageKeys()
     replicate: Annotated[ReplicateKeys, MAY_BE_EMPTY] = ReplicateKeys()
+    compact: Annotated[CompactKeys, MAY_BE_EMPTY] = CompactKeys()
     rules_path: FilePath = Field(default=Path("rules.yaml"), alias="rules")
     sync: Annotated[SyncKeys, MAY_BE_EMPTY] = SyncKeys()
     ehr: Annotated[EhrKeys, MAY_BE_EMPTY] = EhrKeys()

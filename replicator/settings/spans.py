@@ -12,6 +12,7 @@ from replicator.text.words import boolean
 
 DURATION = re.compile(r"(0|[1-9][0-9]{0,8})(s|m|h|d)")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+ADMIN_TOKEN = re.compile(r"[!-~]{16,1024}")
 #: `users`, or `public.users`.
 TABLE = re.compile(r"[^.\x00]{1,63}(\.[^.\x00]{1,63})?")
 
@@ -55,6 +56,14 @@ def section_or_flag(value: object) -> object:
 
 def optional_secret(value: object) -> SecretStr | None:
     return None if value in (None, "") else values.secret(value)
+
+
+def admin_token(value: object) -> SecretStr:
+    """A secret that is sent as it is in a header, and is too long to be guessed."""
+    found = values.secret(value)
+    if not ADMIN_TOKEN.fullmatch(found.get_secret_value()):
+        raise ValueError("must be 16 to 1024 letters, digits or signs, without spaces")
+    return found
 
 
 def optional_pem(value: object) -> SecretStr | None:

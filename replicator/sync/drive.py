@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from typing import Protocol
 
 from replicator.buckets.model import OpId, Total
@@ -106,8 +107,13 @@ async def drive(
     last_call = ends_at - _LAST_CALL_S
     while not out.is_closed:
         viewer.woken.clear()
-        await out.send(session.offer(await wanting.offer(moment)))
-        await _fetch(session, feed, viewer, out, connect, lambda: clock() >= ends_at)
+        is_first = not viewer.at
+        lines = session.offer(await wanting.offer(moment))
+        viewer.at = session.checkpoint
+        if is_first or session.wanted() is None:
+            await out.send(lines)  # the first download may be long, and the client shows how long
+            lines = []
+        await _fetch(session, lines, feed, viewer, out, connect, lambda: clock() >= ends_at)
         while not viewer.woken.is_set() and not out.is_closed:
             now = clock()
             if now >= ends_at:
@@ -127,25 +133,35 @@ async def drive(
 
 
 async def _fetch(
-    session: Session, feed: Feed, viewer: Viewer, out: Out, connect: Connect, is_over: Callable[[], bool]
+    session: Session,
+    lines: list[Line],
+    feed: Feed,
+    viewer: Viewer,
+    out: Out,
+    connect: Connect,
+    is_over: Callable[[], bool],
 ) -> None:
-    """Send what the session wants; stop where a newer checkpoint may be offered."""
+    """Send these lines and then what the session wants; stop where a newer checkpoint may be offered."""
     while fetch := session.wanted():
         for bucket, after in fetch.buckets.items():
-            async for page in _pages(feed, bucket, after, fetch.upto, connect):
-                await out.send(session.take(page))
-                is_overtaken = page.is_overtaken
-                is_news = viewer.woken.is_set() and session.may_interrupt
-                if is_news or is_overtaken or out.is_closed or is_over():
-                    return
+            async with aclosing(_pages(feed, bucket, after, fetch.upto, connect)) as pages:
+                async for page in pages:
+                    await out.send(lines + session.take(page))
+                    lines = []
+                    is_news = viewer.woken.is_set() and session.may_interrupt
+                    if is_news or page.is_overtaken or out.is_closed or is_over():
+                        return
 
 
-async def _pages(feed: Feed, bucket: str, after: OpId, upto: OpId, connect: Connect) -> AsyncIterator[Page]:
+async def _pages(
+    feed: Feed, bucket: str, after: OpId, upto: OpId, connect: Connect
+) -> AsyncGenerator[Page, None]:
     if after and (little := await feed.first_page(bucket, after, upto)) is not None:
         yield little
         return
-    async for page in read_bucket(connect, bucket, after, upto):
-        yield Page(bucket, page.ops, page.has_more, page.is_overtaken)
+    async with aclosing(read_bucket(connect, bucket, after, upto)) as pages:
+        async for page in pages:
+            yield Page(bucket, page.ops, page.has_more, page.is_overtaken)
 
 
 async def _woken(viewer: Viewer, seconds: float) -> None:

@@ -33,6 +33,8 @@ _POLL_S = 2.0
 _RETRY_S = 1.0
 #: A client that has seen more than we have waits so long for us.
 _CATCH_UP_S = 5.0
+#: Of so few buckets at most, what is new is read before anybody asks.
+_FORESEEN = 8
 #: A page no larger than this is kept for others who want the same.
 _SHARED_OPS = 200
 
@@ -52,6 +54,8 @@ class Viewer:
         self.client = client
         #: Set when something concerns it; whoever waits clears it.
         self.woken = asyncio.Event()
+        #: The checkpoint that it was told last.
+        self.at = OpId(0)
         self.buckets: frozenset[str] = frozenset()
         self.needs: frozenset[Need] = frozenset()
         self.changed: set[str] = set()
@@ -121,6 +125,15 @@ class Feed:
                     await self._moved.wait()
         return self.moment
 
+    async def catch_up(self, viewer: Viewer, moment: Moment) -> Moment:
+        """Know what the client has written before it came; the newest moment there is by then."""
+        async with self._connect() as storage:
+            written = await newest(storage, {viewer.client}, moment.checkpoint.lsn)
+        assert self.moment is not None, "there is one already"
+        # What has been told meanwhile is newer, and so is the moment that it belongs to.
+        viewer.written = viewer.written or written.get(viewer.client)
+        return self.moment
+
     # -- what they want to know --------------------------------------------------------------------
 
     async def totals(self, buckets: Collection[str], upto: OpId) -> dict[str, Total]:
@@ -148,14 +161,18 @@ class Feed:
         return None
 
     async def _once(self, key: object, work: Coroutine[Any, Any, _T]) -> _T:
+        # One who leaves does not take it from the others.
+        found: _T = await asyncio.shield(self._begin(key, work))
+        return found
+
+    def _begin(self, key: object, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         task = self._reading.get(key)
         if task is None:
-            self._reading[key] = task = asyncio.ensure_future(work)
+            self._reading[key] = task = asyncio.create_task(work)
+            task.add_done_callback(_take_note)
         else:
             work.close()
-        # One who leaves does not take it from the others.
-        found: _T = await asyncio.shield(task)
-        return found
+        return task
 
     # -- what storage says -------------------------------------------------------------------------
 
@@ -216,7 +233,9 @@ class Feed:
         self._reading = {key: task for key, task in self._reading.items() if not task.done()}
         self.moment = now
         self._moved.set()
-        for viewer in self._concerned_by_buckets(changed.buckets):
+        concerned = self._concerned_by_buckets(changed.buckets)
+        self._foresee(concerned, now.checkpoint.op_id)
+        for _, viewer in concerned:
             viewer.woken.set()
         asks: Iterable[Viewer] = self._viewers
         if changed.lookups is not None:
@@ -227,13 +246,28 @@ class Feed:
                 viewer.is_to_ask = True
                 viewer.woken.set()
 
-    def _concerned_by_buckets(self, changed: Collection[str] | None) -> Sequence[Viewer]:
+    def _concerned_by_buckets(self, changed: Collection[str] | None) -> Sequence[tuple[str, Viewer]]:
         concerned = []
         for bucket in self._by_bucket if changed is None else changed:
             for viewer in self._by_bucket.get(bucket, ()):
                 viewer.changed.add(bucket)
-                concerned.append(viewer)
+                concerned.append((bucket, viewer))
         return concerned
+
+    def _foresee(self, concerned: Sequence[tuple[str, Viewer]], upto: OpId) -> None:
+        """Begin to read what they are going to ask for: first the totals, and then what is new."""
+        places = dict.fromkeys((bucket, viewer.at) for bucket, viewer in concerned if viewer.at)
+        if len(places) > _FORESEEN:
+            return
+        for bucket, after in places:
+            self._begin(("total", bucket, upto), self.totals([bucket], upto))
+            self._begin(("page", bucket, after, upto), self._little(bucket, after, upto))
+
+
+def _take_note(task: asyncio.Task[Any]) -> None:
+    """A failure is for whoever waits for it; there may be nobody."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _need(entry: str) -> Need:

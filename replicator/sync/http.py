@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, TypeAlias
 
@@ -21,7 +22,8 @@ from replicator.sync.auth import AuthError, User
 from replicator.sync.auth_keyring import Keyring
 from replicator.sync.drive import Out
 from replicator.sync.lines import Encoding, Line, encode
-from replicator.sync.lines_accept import negotiate
+from replicator.sync.lines_accept import Compression, accept_encoding, negotiate
+from replicator.sync.press import presser
 from replicator.sync.request import Request
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -31,10 +33,14 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 #: Holds a conversation with a verified user; raises Refused before it has sent anything, or ends.
 Converse: TypeAlias = Callable[[User, Request, Out], Awaitable[None]]
 
+#: Any page may ask, for it is the token that lets one in, and not where one comes from.
+CORS = ((b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"Content-Type"))
 #: A body that asks for a stream is no longer than this: ten thousand buckets and their names.
 BODY_MOST = 8 << 20
 #: And it comes within so long.
 _BODY_S = 30.0
+#: What a client is given to take the last word.
+_LAST_WORD_S = 5.0
 
 
 class Refused(ReplicatorError):
@@ -89,24 +95,47 @@ class StreamEndpoint:
         except (Refused, AuthError) as error:
             await answer(send, error)
             return
-        out = _Out(send, negotiate(headers.get("accept")), raw_data=request.raw_data)
+        pressed = accept_encoding(headers.get("accept-encoding"))
+        out = _Out(send, negotiate(headers.get("accept")), pressed, raw_data=request.raw_data)
         gone = asyncio.ensure_future(_gone(receive, out))
+        del headers  # with the token in them they are larger than most of what stays
+        scope["headers"] = ()
         try:
-            await self._converse(user, request, out)
-            await out.end()
+            # A client that does not read keeps us waiting, but not beyond its token.
+            async with asyncio.timeout(max(user.expires_at - self._clock(), 0) + _LAST_WORD_S):
+                await self._converse(user, request, out)
+                await out.end()
         except Refused as error:
             if out.is_begun:
                 raise
             await answer(send, error)
+        except TimeoutError:
+            mark("stream cut", why="its token has ended, and the client does not read")
+            raise
+        except ReplicatorError as error:
+            # What is on its way cannot be taken back: the connection breaks, and the client comes again.
+            mark("stream broken", level=logging.WARNING, why=error.what, hint=error.hint)
+            raise
+        except Exception as error:
+            mark("stream failed", level=logging.ERROR, why=place_of(error))
+            raise
         finally:
             gone.cancel()
+
+
+def place_of(error: BaseException) -> str:
+    """What a fault of ours is and where, without what it says: that might be a row's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    at = f" in {frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else ""
+    return type(error).__name__ + at
 
 
 class _Out:
     """Where the lines of one HTTP response go."""
 
-    def __init__(self, send: Send, encoding: Encoding, *, raw_data: bool) -> None:
+    def __init__(self, send: Send, encoding: Encoding, pressed: Compression, *, raw_data: bool) -> None:
         self._send, self._encoding, self._raw_data = send, encoding, raw_data
+        self._pressed, self._presser = pressed, presser(pressed)
         self.is_begun = self.is_closed = False
         #: Called when the client has gone.
         self.on_close: Callable[[], None] = lambda: None
@@ -114,15 +143,16 @@ class _Out:
     async def send(self, lines: Sequence[Line]) -> None:
         if not self.is_begun:
             await self._begin()
-        for line in lines:
-            chunk = encode(line, self._encoding, raw_data=self._raw_data)
-            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        chunk = b"".join([encode(line, self._encoding, raw_data=self._raw_data) for line in lines])
+        if chunk:
+            pressed = self._presser.press(chunk)
+            await self._send({"type": "http.response.body", "body": pressed, "more_body": True})
 
     async def end(self) -> None:
         if not self.is_begun:
             await self._begin()
         if not self.is_closed:
-            await self._send({"type": "http.response.body", "body": b""})
+            await self._send({"type": "http.response.body", "body": self._presser.end()})
 
     def close(self) -> None:
         self.is_closed = True
@@ -130,7 +160,9 @@ class _Out:
 
     async def _begin(self) -> None:
         self.is_begun = True
-        headers = [(b"content-type", self._encoding.value.encode()), (b"x-accel-buffering", b"no")]
+        headers = [(b"content-type", self._encoding.value.encode()), (b"x-accel-buffering", b"no"), *CORS]
+        if self._pressed is not Compression.IDENTITY:
+            headers.append((b"content-encoding", self._pressed.value.encode()))
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
 
@@ -166,7 +198,7 @@ def headers_of(scope: Scope) -> Mapping[str, str]:
 
 async def answer(send: Send, error: Refused | AuthError) -> None:
     """The envelope in which clients look for errors."""
-    headers = [(b"content-type", b"application/json; charset=utf-8")]
+    headers = [(b"content-type", b"application/json; charset=utf-8"), *CORS]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": orjson.dumps(error.body())})
 

@@ -159,6 +159,11 @@ def data_line(
 
 def cut(ops: Sequence[Op]) -> Iterator[Sequence[Op]]:
     """The ops in runs that make lines of an acceptable size."""
+    characters = sum([len(op.data) for op in ops if op.data is not None])
+    if len(ops) <= LINE_OPS and 4 * characters + _AROUND_BYTES * len(ops) <= LINE_BYTES:
+        if ops:
+            yield ops  # however its characters are written
+        return
     begin, size = 0, 0
     for at, op in enumerate(ops):
         data = op.data

@@ -25,6 +25,7 @@ from tests.bench.reader import reader
 from tests.bench.result import Result, table
 from tests.bench.route import route
 from tests.bench.serving import download, fanout, idle, latency
+from tests.bench.storage import storage
 from tests.bench.stream import single, snapshot, stream
 
 MEASURES: dict[str, Measure] = {
@@ -33,6 +34,7 @@ MEASURES: dict[str, Measure] = {
     "stream": stream,
     "single": single,
     "snapshot": snapshot,
+    "storage": storage,
     "latency": latency,
     "download": download,
     "fanout": fanout,

@@ -48,6 +48,8 @@ class Order:
     is_copy: bool = False
     #: A mapping: every row is to become a job, too.
     mapping: str = ""
+    #: How many ops are stored already.
+    before: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,11 @@ async def replicate(order: Order) -> Took:
     took: list[Took] = []
 
     def hear(name: str, fields: dict[str, object]) -> None:
-        if name == "stored" and isinstance(op_id := fields["op_id"], int) and op_id >= order.rows:
+        if (
+            name == "stored"
+            and isinstance(op_id := fields["op_id"], int)
+            and op_id >= order.before + order.rows
+        ):
             stored.set()
 
     async def watch() -> None:
@@ -155,7 +161,7 @@ async def replicate(order: Order) -> Took:
 async def _is_shown(connection: Connection, order: Order) -> bool:
     stands = await position(connection, order.slot)
     shown = stands.shown if stands is not None else None
-    return shown is not None and shown.op_id >= order.rows
+    return shown is not None and shown.op_id >= order.before + order.rows
 
 
 def _end_with_parent() -> None:

@@ -35,9 +35,9 @@ class Source:
         found = self._one("SELECT active FROM pg_catalog.pg_replication_slots WHERE slot_name = %s", slot)
         return bool(found)
 
-    def write(self, rows: int, *, per_transaction: int) -> str:
+    def write(self, rows: int, *, per_transaction: int, users: int = workload.USERS) -> str:
         """Write the workload; where its log ends."""
-        workload.write(self.session, rows, per_transaction=per_transaction)
+        workload.write(self.session, rows, per_transaction=per_transaction, users=users)
         return str(self._one("SELECT pg_catalog.pg_current_wal_lsn()"))
 
     def settle(self) -> None:

@@ -37,9 +37,11 @@ CREATE TABLE vital_signs (
 )"""
 #: A row's id says which row it is, so that one can ask whether the last one has arrived.
 _ROW_ID = "md5('row ' || {number})::uuid"
+#: Each row of another user than the one before, and each user as often as any.
 _ROWS = f"""
 INSERT INTO vital_signs
-SELECT {_ROW_ID.format(number="n")}, md5('user ' || n % {USERS})::uuid, 36 + n % 30 / 10.0, 100 + n % 50,
+SELECT {_ROW_ID.format(number="n")}, md5('user ' || n::bigint * 48271 % {{users}})::uuid,
+       36 + n % 30 / 10.0, 100 + n % 50,
        60 + n % 30, 55 + n % 60, rpad('measured at rest, number ' || n || ' ', 60, 'sitting '),
        timestamptz '2026-01-01' + n * interval '1 s', timestamptz '2026-01-01' + n * interval '1.000123 s'
 FROM generate_series(at + 1, at + {{step}}) AS n"""
@@ -52,7 +54,7 @@ def prepare(source: psycopg.Connection, identity: Identity) -> None:
     source.execute(f"CREATE PUBLICATION {PUBLICATION} FOR TABLE {TABLE}".encode())
 
 
-def write(source: psycopg.Connection, rows: int, *, per_transaction: int) -> None:
+def write(source: psycopg.Connection, rows: int, *, per_transaction: int, users: int = USERS) -> None:
     """So many rows, so many in each transaction; the log is on disk when this returns."""
     # The server writes by itself, and does not wait for the disk after each transaction.
     source.execute("SET synchronous_commit = off")
@@ -62,7 +64,7 @@ def write(source: psycopg.Connection, rows: int, *, per_transaction: int) -> Non
         DECLARE at integer;
         BEGIN
             FOR at IN SELECT * FROM generate_series(0, {rows - per_transaction}, {per_transaction}) LOOP
-                {_ROWS.format(step=per_transaction)};
+                {_ROWS.format(step=per_transaction, users=users)};
                 COMMIT;
             END LOOP;
         END $$""".encode()

@@ -30,8 +30,8 @@ DONE = ("COPY", "LISTEN", "NOTIFY", "TRUNCATE")
 
 def _explained(text: str) -> tuple[str, int]:
     """A statement as PREPARE takes it, and how many parameters it has."""
-    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", text)))
-    numbered = re.sub(r"%\((\w+)\)s", lambda match: f"${names.index(match[1]) + 1}", text)
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)[sb]", text)))
+    numbered = re.sub(r"%\((\w+)\)[sb]", lambda match: f"${names.index(match[1]) + 1}", text)
     return numbered.replace("%%", "%") if names else text, len(names)
 
 
@@ -84,13 +84,18 @@ def test_every_named_statement_fits_the_schema(clinic: Connection) -> None:
         (
             "ALTER TABLE ops RENAME COLUMN subkey TO sub_key",
             {
-                *(("buckets", name) for name in ("append_ops", "sweep_table", "read_bucket", "overtaken")),
+                *(
+                    ("buckets", name)
+                    for name in ("append_ops", "sweep_table", "read_plain", "read_bucket", "overtaken")
+                ),
+                *(("status", name) for name in ("rows_held", "held")),
+                *{("verify", "newest_ops"), ("audit", "ops_of")},
                 *(("compact", name) for name in ("note_overtaking", "read_large", "read_small", "place_ops")),
             },
         ),
         (
             "ALTER TABLE row_states DROP COLUMN row",
-            {("copy", "read_states"), ("copy", "write_states")},
+            {("rows", "read_states"), ("rows", "bring_states"), ("rows", "write_states")},
         ),
         (
             "ALTER TABLE prescriptions ALTER COLUMN dosage TYPE integer USING 0",

@@ -113,6 +113,38 @@ def test_what_the_source_lacks_is_told_where_it_is_named(clinic: Database, run: 
     assert result.exit_code == 1
 
 
+def test_a_user_with_more_buckets_than_are_served_is_foreseen(clinic: Database, run: Run) -> None:
+    clinic.execute("CREATE TABLE members (id int PRIMARY KEY, who text, org text)")
+    clinic.execute("CREATE TABLE projects (id int PRIMARY KEY, org text)")
+    clinic.execute(
+        "INSERT INTO members SELECT n, CASE WHEN n <= 30 THEN 'ann' ELSE n::text END, (n % 25)::text "
+        "FROM generate_series(1, 100) AS n"
+    )
+    clinic.execute("INSERT INTO projects SELECT n, (n % 10)::text FROM generate_series(1, 500) AS n")
+    rules = """
+    bucket_definitions:
+      org:
+        parameters: SELECT org FROM members WHERE who = request.user_id()
+        data: [SELECT * FROM projects WHERE org = bucket.org]
+      project:
+        parameters: >
+          SELECT id AS project FROM projects
+          WHERE org IN (SELECT org FROM members WHERE who = request.user_id())
+        data: [SELECT * FROM projects WHERE id = bucket.project]
+    """
+    result = run(rules, "validate", "--source")
+    assert (
+        "source: warning: one user may come to 1,275 buckets, and sync.max_buckets is 1,000: "
+        "project 1,250 (members: 25 under one who, projects: 50 under one org); "
+        "org 25 (members: 25 under one who)\n"
+    ) in result.output
+    assert result.exit_code == 0
+    facts = json.loads(run(rules, "validate", "--source", "--json").output)
+    assert facts["source"]["too_many_buckets"].startswith("one user may come to 1,275 buckets")
+    clinic.execute("DELETE FROM members WHERE id % 2 = 0")
+    assert "may come to" not in run(rules, "validate", "--source").output
+
+
 def test_what_is_only_doubtful_does_not_fail(clinic: Database, run: Run) -> None:
     rules = 'bucket_definitions: {b: {data: [SELECT * FROM "audit_%", SELECT * FROM users WHERE id = 5]}}'
     result = run(rules, "validate", "--source")

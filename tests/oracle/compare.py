@@ -6,7 +6,6 @@ of them down in the transaction that stored it, so none is missed and none is ma
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from typing import Any, NamedTuple
 
@@ -45,17 +44,20 @@ SELECT o.op_id, o.xmin::text, b.name, o.op, o.object_type, o.object_id, o.subkey
 FROM replicator.ops AS o JOIN replicator.buckets AS b ON b.id = o.bucket
 WHERE o.op_id > %s ORDER BY o.op_id, o.bucket
 """
+#: What compaction has left of all of them, up to a checkpoint; and how many are gone, by bucket.
+_LEFT = """
+SELECT b.name, o.op, o.object_type, o.object_id, o.subkey, o.data
+FROM replicator.ops AS o JOIN replicator.buckets AS b ON b.id = o.bucket
+WHERE o.op_id <= %s ORDER BY o.op_id
+"""
+_REMOVED = """
+SELECT b.name, c.removed FROM replicator.compacted AS c JOIN replicator.buckets AS b ON b.id = c.bucket
+"""
 _TOLD = """
 SELECT c.op_id, c.buckets IS NULL,
        ARRAY(SELECT b.name FROM replicator.buckets AS b WHERE b.id = ANY (c.buckets))
 FROM replicator.changes AS c WHERE c.op_id > %s ORDER BY c.op_id
 """
-
-
-def _totals() -> bytes:
-    """The product's own question, asked where the schema is not on the path."""
-    query = queries.load("buckets").totals
-    return re.sub(rb"FROM (buckets|totals|ops) ", rb"FROM replicator.\1 ", query)
 
 
 class Checkpoint(NamedTuple):
@@ -123,16 +125,22 @@ class Reader:
                 Op(*row) for row in storage.execute(_OPS, [self._last.op_id if self._last else 0]).fetchall()
             ]
             total = storage.execute("SELECT count(*) FROM replicator.ops").fetchall()[0][0]
+            removed: dict[str, int] = dict(storage.execute(_REMOVED).fetchall())
             told = storage.execute(_TOLD, [self._last.op_id if self._last else 0]).fetchall()
+            storage.execute("SET LOCAL search_path TO replicator, pg_temp")
             shown = [c.shown_op_id for c in checkpoints if c.shown_op_id is not None][-1:]
             totals = [
                 (upto, row)
                 for upto in shown
-                for row in storage.execute(_totals(), {"upto": upto, "buckets": self._names(ops)}).fetchall()
+                for row in storage.execute(
+                    queries.load("buckets").totals, {"upto": upto, "buckets": self._names(ops)}
+                ).fetchall()
             ]
+            left = [(upto, storage.execute(_LEFT, [upto]).fetchall()) for upto in shown]
         self._ops_read += len(ops)
-        assert total == self._ops_read, (
-            f"{total} ops are stored, of which {self._ops_read} have been seen to appear"
+        gone = sum(removed.values())
+        assert total + gone == self._ops_read, (
+            f"{total} ops are stored and {gone} compacted, but {self._ops_read} have been seen to appear"
         )
         ids = [op.op_id for op in ops]
         assert len(set(ids)) == len(ids), "an op_id was given twice"
@@ -144,7 +152,8 @@ class Reader:
             self._last = checkpoint
         assert not later, "there are ops beyond the stored checkpoint"
         self._check_told(checkpoints, ops, told)
-        self._check_totals(totals)
+        self._check_totals(totals, removed)
+        self._check_left(left)
 
     def _names(self, ops: list[Op]) -> list[str]:
         return sorted(self._sums.keys() | {op.bucket for op in ops})
@@ -161,11 +170,37 @@ class Reader:
         silent = [op.op_id for op in ops if min(end for end in ends if end >= op.op_id) not in heard]
         assert not silent, f"ops {silent[:5]} were told nobody"
 
-    def _check_totals(self, totals: list[tuple[int, tuple[Any, ...]]]) -> None:
-        """What storage says that a bucket comes to is what its ops come to."""
-        for upto, (bucket, checksum, count) in totals:
+    def _check_totals(self, totals: list[tuple[int, tuple[Any, ...]]], removed: dict[str, int]) -> None:
+        """What storage says that a bucket comes to is what its ops came to, also of those that are gone."""
+        for upto, (bucket, checksum, count, is_past) in totals:
+            assert not is_past, f"{bucket} was compacted past {upto}, which is shown"
             sums = [value for op_id, value in self._sums.get(bucket, []) if op_id <= upto]
-            assert (checksum, count) == (sum(sums) % (1 << 32), len(sums)), f"{bucket} up to {upto}"
+            expected = sum(sums) % (1 << 32), len(sums) - removed.get(bucket, 0)
+            assert (checksum, count) == expected, f"{bucket} up to {upto}"
+
+    def _check_left(self, left: list[tuple[int, list[tuple[Any, ...]]]]) -> None:
+        """What compaction has left comes to the rows that all the ops came to."""
+        for upto, ops in left:
+            assert upto == self.shown, "it is what was compared last"
+            held: dict[tuple[str, ...], str] = {}
+            for bucket, op, *row, data in ops:
+                if op in ("PUT", "REMOVE"):
+                    held.pop((bucket, *row), None)
+                if op == "PUT":
+                    held[(bucket, *row)] = data
+            found = {place: read(data) for place, data in held.items()}
+            expected = {
+                (bucket, object_type, object_id, subkey): shown
+                for object_type, places in self._held.items()
+                for (bucket, object_id), by_subkey in places.items()
+                for subkey, shown in by_subkey.items()
+            }
+            assert found == expected, f"{len(found)} rows are left, not {len(expected)}"
+
+    @property
+    def shown(self) -> int | None:
+        """The op of the newest checkpoint that was compared."""
+        return None if self._last is None else self._last.shown_op_id
 
     def _upto(self, ops: deque[Op], checkpoint: Checkpoint) -> list[Op]:
         """The ops that this checkpoint brought: its own transaction wrote them, and no other (promise 2)."""

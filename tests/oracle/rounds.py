@@ -59,9 +59,15 @@ class Rounds:
         at: dict[int, Callable[[], None]] = {}
         if again:
             at[self.rng.randrange(4 * transactions)] = lambda: self.scene.copy_again(self.rng)
+        if self.rng.random() < 0.5:
+            at[self.rng.randrange(4 * transactions)] = self._compact
         kind(transactions, at)
         assert self._running is not None
         self.scene.settle(self._running)
+
+    def _compact(self) -> None:
+        self.log.append("  compact")
+        self.scene.compact(self.rng)
 
     def report(self) -> str:
         running = "nothing runs" if self._running is None else self._running.why()

@@ -7,11 +7,14 @@ import json
 import random
 import time
 from collections.abc import Callable
+from contextlib import aclosing, suppress
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
 
+from replicator.buckets.compact import candidates, compact_bucket, lock
+from replicator.buckets.model import OpId
 from replicator.buckets.tables import want_again
 from replicator.config import load
 from replicator.database import connected, migrate
@@ -101,6 +104,24 @@ class Scene:
     async def _want_again(self, oid: int) -> None:
         async with connected(self.storage.dsn, "test", schema="replicator") as connection:
             await want_again(connection, self.slot, oid)
+
+    def compact(self, rng: random.Random) -> None:
+        """What compaction does by itself, up to what has been compared, and not always to its end."""
+        upto = self.reader.shown
+        if upto is not None:
+            # A fault of the test's making may meet it as well.
+            with suppress(OSError):
+                asyncio.run(self._compact(OpId(rng.randrange(upto + 1)), rng.choice((2, 20, 1000)), rng))
+
+    async def _compact(self, upto: OpId, most: int, rng: random.Random) -> None:
+        async with connected(self.storage.dsn, "compact", schema="replicator") as connection:
+            await lock(connection)
+            async for page in candidates(connection, upto):
+                for one in page:
+                    async with aclosing(compact_bucket(connection, one.number, upto)) as steps:
+                        async for _ in steps:
+                            if rng.randrange(most) == 0:
+                                return
 
     def start_over(self) -> None:
         """An operator gives up what is lost by now."""

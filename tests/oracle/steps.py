@@ -47,7 +47,9 @@ _CALLS = re.compile(r"\bpg_(?:create_logical_replication_slot|drop_replication_s
 _COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
 #: What our own statements are called.
 _NAMES = {
-    text: name for file in ("buckets", "copy", "source") for name, text in queries.load(file).blocks.items()
+    text: name
+    for file in ("buckets", "copy", "rows", "source")
+    for name, text in queries.load(file).blocks.items()
 }
 
 

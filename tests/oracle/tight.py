@@ -33,6 +33,11 @@ TIGHT: Mapping[str, float] = {
     "replicator.buckets.entries._HELD": 5,
     "replicator.buckets.changed.SUMMED_UP": 8,
     "replicator.buckets.changed.MOST_TOLD": 6,
+    "replicator.buckets.compact.STEP_OPS": 7,
+    "replicator.buckets.compact.ROUND_OPS": 40,
+    "replicator.buckets.merge.MERGED_MAX": 5,
+    "replicator.buckets.kept.GENERATION_BYTES": 3_000,
+    "replicator.buckets.rows.MOST_BYTES": 20_000,
     "replicator.buckets.ticking._LOOK_S": 0.05,
 }
 

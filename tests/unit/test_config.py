@@ -139,6 +139,7 @@ def test_every_key_has_an_effect(written: Load, tmp_path: Path) -> None:
         "batch_rows": 1,
         "batch_bytes": 1073741824,
         "batch_ms": 10000,
+        "row_bytes": 15_000_000,
     }
     assert config.rules_path == Path("/etc/rules.yaml")
     assert (config.sync.host, config.sync.port) == ("::1", 0)
@@ -250,8 +251,8 @@ REFUSED = {
     "source: {publicaton: x}": "1:10: source.publicaton: unknown key, did you mean publication?",
     "sources: {}": "1:1: sources: unknown key, did you mean source?",
     "sync: {zzz: 1}": "1:8: sync.zzz: unknown key; what can stand here: "
-    "audience, clock_tolerance, jwks_plain_http, jwks_private, jwks_uri, keys, listen, max_age, "
-    "max_buckets, max_connections, supabase, "
+    "admin_tokens, audience, clock_tolerance, jwks_plain_http, jwks_private, jwks_uri, keys, listen, "
+    "max_age, max_buckets, max_connections, supabase, "
     "token",
     "sync: {token: {key_fil: x}}": "1:16: sync.token.key_fil: unknown key, did you mean key_file?",
     "sync: {supabase: {project: x}}": "1:19: sync.supabase.project: unknown key, did you mean project_url?",
@@ -346,6 +347,8 @@ REFUSED = {
     "sync: {supabase: yes}": "1:18: sync.supabase: "
     "a boolean to YAML: write true or false, or quote it if it is text",
     "sync: {supabase: 'yes'}": "1:18: sync.supabase: must be true or false",
+    "sync: {admin_tokens: [fifteen-letters]}": "1:23: sync.admin_tokens[0]: "
+    "must be 16 to 1024 letters, digits or signs, without spaces",
     "sync: {supabase: 1}": "1:18: sync.supabase: must be true or false",
     "ehr: {mapping: ~}": "1:16: ehr.mapping: a value is missing",
     "ehr: {url: ehr.example}": f"1:12: ehr.url: {URL}",
@@ -565,7 +568,7 @@ def test_a_reference_to_an_unset_variable_is_no_problem_where_a_file_is_named(
 SECRETS = """
 source: {dsn: 'postgresql://u:s3cret@h/d'}
 storage: {dsn: 'host=h password=s3cret'}
-sync: {keys: [{kty: oct, k: s3cret}], supabase: {secret: s3cret}}
+sync: {admin_tokens: [s3cret-s3cret-s3cret], keys: [{kty: oct, k: s3cret}], supabase: {secret: s3cret}}
 ehr: {auth: {user: s3cret, password: s3cret}}
 """
 
@@ -586,7 +589,8 @@ def test_effective_configuration_has_the_files_keys(written: Load, tmp_path: Pat
             "on_slot_loss": "stop",
         },
         "storage": {"dsn": "***", "dsn_file": None, "schema": "replicator"},
-        "replicate": {"batch_rows": 5000, "batch_bytes": 8388608, "batch_ms": 50},
+        "replicate": {"batch_rows": 5000, "batch_bytes": 8388608, "batch_ms": 50, "row_bytes": 15_000_000},
+        "compact": {"every": 600},
         "rules": str(tmp_path / "rules.yaml"),
         "sync": {
             "listen": "127.0.0.1:8080",
@@ -600,6 +604,7 @@ def test_effective_configuration_has_the_files_keys(written: Load, tmp_path: Pat
             "clock_tolerance": 60,
             "jwks_plain_http": False,
             "jwks_private": True,
+            "admin_tokens": ["***"],
             "token": {
                 "key": None,
                 "key_file": None,

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.buckets.rows import _complete, _place, _places, keeps_state, pack_row, unpack_row
+from replicator.buckets.kept import Form, Kept, keeps_state, pack_row, unpack_row
+from replicator.buckets.rows import _complete, _places
 from replicator.wal.messages import UNCHANGED, Column, Identity, Relation, Row
 from replicator.wal.transactions import Change, Kind
 
@@ -21,22 +22,46 @@ def relation(*names: str, key: tuple[str, ...] = ("id",), identity: Identity = "
 
 
 LETTERS = relation("id", "note", "scan")
-States = dict[tuple[int, str], bytes]
+Standing = dict[bytes, bytes]
 
 
-def kept(*rows: Row, of: Relation = LETTERS) -> States:
-    return {_place(of, row): pack_row(row, of) for row in rows}
+def kept(*rows: Row, of: Relation = LETTERS) -> Kept:
+    """These rows are stored, and at hand."""
+    states = Kept()
+    for row in rows:
+        states.learn(Form(of).place(row), Form(of).pack(row))
+    return states
+
+
+def standing(*rows: Row, of: Relation = LETTERS) -> Standing:
+    return {Form(of).place(row): Form(of).pack(row) for row in rows}
+
+
+def stored(states: Kept, before: Standing) -> Standing:
+    """What storage comes to hold, when it is told what has changed."""
+    changed, after = states.changed, dict(before)
+    for place in changed.gone():
+        del after[place]
+    for place, row in changed.brought():
+        assert place not in after
+        after[place] = row
+    for place, row in changed.replaced():
+        assert place in after
+        after[place] = row
+    return after
 
 
 def change(kind: Kind, old: Row | None, new: Row | None, of: Relation = LETTERS) -> Change:
     return Change(kind, of, old, new, 3)
 
 
-def completed(states: States, *changes: Change) -> tuple[list[tuple[Any, ...]], list[Any]]:
+def completed(states: Kept, *changes: Change) -> tuple[list[tuple[Any, ...]], list[Any]]:
     """What the changes come to, as (kind, old, new), and the holes; `states` is what is known afterwards."""
     holes: list[Any] = []
-    whole = [done for one in changes for done in _complete(one, states, holes)]
-    assert all(done.ordinal == 3 and done.old_is_whole for done in whole)
+    whole: list[Change] = []
+    for one in changes:
+        _complete(one, Form(one.relation), states, whole, holes)
+    assert all(done.ordinal == 3 and (done.old_is_whole or done.kind is Kind.INSERT) for done in whole)
     return [(done.kind, done.old, done.new) for done in whole], holes
 
 
@@ -56,10 +81,10 @@ def test_nothing_is_kept_where_there_is_no_key() -> None:
 
 
 def test_an_inserted_row_becomes_known() -> None:
-    states: States = {}
+    states = kept()
     row = ("1", "first", "wide")
     assert completed(states, change(Kind.INSERT, None, row)) == ([(Kind.INSERT, None, row)], [])
-    assert states == kept(row)
+    assert stored(states, standing()) == standing(row)
 
 
 def test_an_update_gets_the_row_as_it_was_and_what_the_log_left_out() -> None:
@@ -67,7 +92,7 @@ def test_an_update_gets_the_row_as_it_was_and_what_the_log_left_out() -> None:
     update = change(Kind.UPDATE, None, ("1", None, UNCHANGED))
     whole, holes = completed(states, update)
     assert whole == [(Kind.UPDATE, ("1", "first", "wide"), ("1", None, "wide"))]
-    assert states == kept(("1", None, "wide")) and not holes
+    assert stored(states, standing(("1", "first", "wide"))) == standing(("1", None, "wide")) and not holes
 
 
 def test_a_row_that_moves_to_another_key_is_known_there_and_nowhere_else() -> None:
@@ -75,7 +100,7 @@ def test_a_row_that_moves_to_another_key_is_known_there_and_nowhere_else() -> No
     moved = change(Kind.UPDATE, ("1", None, None), ("2", "moved", UNCHANGED))
     whole, _ = completed(states, moved)
     assert whole == [(Kind.UPDATE, ("1", "first", "wide"), ("2", "moved", "wide"))]
-    assert states == kept(("2", "moved", "wide"))
+    assert stored(states, standing(("1", "first", "wide"))) == standing(("2", "moved", "wide"))
 
 
 def test_two_rows_that_exchange_their_keys_keep_their_values() -> None:
@@ -84,21 +109,23 @@ def test_two_rows_that_exchange_their_keys_keep_their_values() -> None:
     notes = {"1": "one", "2": "two", "9": "one"}
     swaps = [change(Kind.UPDATE, (a, None, None), (b, notes[a], UNCHANGED)) for a, b in steps]
     completed(states, *swaps)
-    assert states == kept(("1", "two", "wide two"), ("2", "one", "wide one"))
+    assert stored(states, standing(("1", "one", "wide one"), ("2", "two", "wide two"))) == standing(
+        ("1", "two", "wide two"), ("2", "one", "wide one")
+    )
 
 
 def test_a_deleted_row_is_told_whole_and_forgotten() -> None:
     states = kept(("1", "first", None))
     whole, _ = completed(states, change(Kind.DELETE, ("1", None, None), None))
     assert whole == [(Kind.DELETE, ("1", "first", None), None)]
-    assert not states
+    assert not stored(states, standing(("1", "first", None)))
 
 
 def test_the_values_of_a_deleted_row_do_not_return_with_its_key() -> None:
     states = kept(("1", "first", "wide"))
     new = ("1", "second", None)
     completed(states, change(Kind.DELETE, ("1", None, None), None), change(Kind.INSERT, None, new))
-    assert states == kept(new)
+    assert stored(states, standing(("1", "first", "wide"))) == standing(new)
 
 
 # -- While a table is being copied -----------------------------------------------------------------
@@ -106,21 +133,21 @@ def test_the_values_of_a_deleted_row_do_not_return_with_its_key() -> None:
 
 def test_a_row_that_is_not_known_is_left_out_when_values_are_missing_and_its_key_is_told() -> None:
     of = relation("note", "ward", "id", "scan", key=("id", "ward"))
-    states: States = {}
+    states = kept()
     update = change(Kind.UPDATE, None, ("n", "5", "1", UNCHANGED), of)
     assert completed(states, update) == ([], [(7, ("5", "1"))])
-    assert not states
+    assert not stored(states, standing())
 
 
 def test_a_row_that_is_not_known_becomes_known_when_nothing_is_missing() -> None:
-    states: States = {}
+    states = kept()
     row = ("1", "whole", None)
     assert completed(states, change(Kind.UPDATE, None, row)) == ([(Kind.UPDATE, None, row)], [])
-    assert states == kept(row)
+    assert stored(states, standing()) == standing(row)
 
 
 def test_the_deletion_of_a_row_that_is_not_known_concerns_nobody() -> None:
-    assert completed({}, change(Kind.DELETE, ("1", None, None), None)) == ([], [])
+    assert completed(kept(), change(Kind.DELETE, ("1", None, None), None)) == ([], [])
 
 
 def test_a_row_that_the_copy_brought_to_the_new_key_already_makes_way() -> None:
@@ -131,7 +158,8 @@ def test_a_row_that_the_copy_brought_to_the_new_key_already_makes_way() -> None:
         (Kind.DELETE, ("2", "read there", "wide"), None),
         (Kind.UPDATE, None, ("2", "moved", "wide")),
     ]
-    assert states == kept(("2", "moved", "wide")) and not holes
+    assert stored(states, standing(("2", "read there", "wide"))) == standing(("2", "moved", "wide"))
+    assert not holes
 
 
 # -- What is kept ----------------------------------------------------------------------------------
@@ -162,19 +190,25 @@ def test_nothing_is_nothing() -> None:
 
 def test_a_row_is_found_by_its_key_alone() -> None:
     one, other = ("1", "a", "b"), ("1", "c", UNCHANGED)
-    assert _place(LETTERS, one) == _place(LETTERS, other)
-    assert _place(LETTERS, one) != _place(LETTERS, ("2", "a", "b"))
-    assert _place(LETTERS, one) != _place(LETTERS._replace(oid=8), one)
+    assert Form(LETTERS).place(one) == Form(LETTERS).place(other)
+    assert Form(LETTERS).place(one) != Form(LETTERS).place(("2", "a", "b"))
+    assert Form(LETTERS).place(one) != Form(LETTERS._replace(oid=8)).place(one)
 
 
 @given(*[st.tuples(*[st.none() | st.text('",[]\\ab', max_size=3)] * 2)] * 2)
 def test_two_keys_stand_in_one_place_only_if_they_are_the_same(one: Row, other: Row) -> None:
     of = relation("ward", "id", key=("ward", "id"))
-    assert (_place(of, one) == _place(of, other)) == (one == other)
+    assert (Form(of).place(one) == Form(of).place(other)) == (one == other)
 
 
-def test_a_change_asks_for_the_places_it_leaves_and_arrives_at() -> None:
+def test_a_change_names_the_place_of_its_row_and_the_one_that_is_new_to_it() -> None:
+    one, two = (Form(LETTERS).place((key, None, None)) for key in "12")
     moved = change(Kind.UPDATE, ("1", None, None), ("2", "moved", UNCHANGED))
-    assert _places(moved) == [_place(LETTERS, ("1", None, None)), _place(LETTERS, ("2", None, None))]
-    assert not _places(change(Kind.TRUNCATE, None, None))
-    assert not _places(change(Kind.INSERT, None, ("1", "a", "b"), LETTERS._replace(identity="f")))
+    stays = change(Kind.UPDATE, None, ("1", "stays", UNCHANGED))
+    assert _places(moved, Form(LETTERS)) == (one, two)
+    assert _places(stays, Form(LETTERS)) == (one, None)
+    assert _places(change(Kind.INSERT, None, ("1", "a", "b")), Form(LETTERS)) == (None, one)
+    assert _places(change(Kind.DELETE, ("1", None, None), None), Form(LETTERS)) == (one, None)
+    assert _places(change(Kind.TRUNCATE, None, None), Form(LETTERS)) == (None, None)
+    full = LETTERS._replace(identity="f")
+    assert _places(change(Kind.INSERT, None, ("1", "a", "b"), full), Form(full)) == (None, None)

@@ -20,7 +20,7 @@ from replicator.rules.route import Intent, move
 from replicator.wal.messages import Row
 
 #: By variant: of each of its buckets that the user gets, the values.
-_Values = Mapping[str, Sequence[tuple[Scalar, ...]]]
+BucketValues = Mapping[str, Sequence[tuple[Scalar, ...]]]
 
 
 async def count_rows(source: Reading, got: Got, most_rows: int) -> None:
@@ -40,16 +40,16 @@ async def count_rows(source: Reading, got: Got, most_rows: int) -> None:
         if compiled is None or not queries:
             continue
         got.notes += dict.fromkeys(_never_equal(source, table, queries, values))
-        where = await _where(source, table, queries, values)
+        where = await narrow_to(source, table, queries, values)
         async for page in source.pages(table, where):
             await _count_page(source, compiled, page, buckets, got, most_rows)
 
 
-async def _where(
+async def narrow_to(
     source: Reading,
     table: SourceTable,
     queries: Sequence[tuple[Variant, DataQuery]],
-    values: _Values,
+    values: BucketValues,
 ) -> sql.Composable | None:
     conditions = [
         await _of_term(source, table, variant, term, values[variant.name])
@@ -87,7 +87,7 @@ def _never_equal(
     source: Reading,
     table: SourceTable,
     queries: Sequence[tuple[Variant, DataQuery]],
-    values: _Values,
+    values: BucketValues,
 ) -> Iterator[str]:
     """Columns that are compared with what they can never be equal to, in all the user's buckets."""
     kinds = {

@@ -10,6 +10,7 @@ from replicator.config import Config
 from replicator.database import connected
 from replicator.observe.rules.tables import Seen, see
 from replicator.observe.rules.text import counted
+from replicator.observe.rules.worst import warning_of, worst
 from replicator.observe.survey import be_harmless
 from replicator.rules.model import Rules, Warned
 from replicator.rules.parse import load_rules
@@ -28,6 +29,8 @@ class Validated:
     #: What the source has of the tables; None if nobody looked.
     seen: Seen | None = None
     publication: str = ""
+    #: That one user may come to more buckets than are served, and by what.
+    too_many: str | None = None
 
     @property
     def missing(self) -> int:
@@ -60,10 +63,11 @@ async def validate(path: Path, config: Config | None) -> Validated:
         async with connected(config.source_dsn, "rules validate") as source, source.transaction():
             await be_harmless(source)
             seen = await see(source, rules, name)
+            too_many = warning_of(await worst(source, rules, seen), config.sync.max_buckets)
         rules = load_rules(path, seen.known)
     except Problems as refused:
         return Validated(str(path), None, refused.problems)
-    return Validated(str(path), rules, (), _warnings(rules), seen, name)
+    return Validated(str(path), rules, (), _warnings(rules), seen, name, too_many)
 
 
 def _warnings(rules: Rules) -> tuple[Warned, ...]:
@@ -88,6 +92,7 @@ def facts_of(validated: Validated) -> dict[str, object]:
         "missing": seen.missing,
         "unpublished": seen.unpublished,
         "not_tables": [name for name, _ in seen.others],
+        "too_many_buckets": validated.too_many,
     }
     return {
         "file": validated.file,
@@ -105,6 +110,8 @@ def _of_source(validated: Validated) -> Iterator[str]:
     yield from (f"source: no table {name}" for name in validated.untold)
     for name, kind in validated.seen.others:
         yield f"source: {name} is {kind}: only the changes of tables are in the log"
+    if validated.too_many:
+        yield f"source: warning: {validated.too_many}"
     name = quote(validated.publication)
     for table in validated.seen.unpublished:
         yield f"source: {table} is not in publication {name}; see: replicator publication plan"

@@ -228,7 +228,7 @@ def test_a_name_of_the_parameters_that_does_not_exist() -> None:
 def test_events_are_read_over_with_a_warning() -> None:
     rules = parse_rules(f"{BODY}\nevent_definitions: {{e: {{payloads: [SELECT a FROM t]}}}}", "f")
     assert [str(warning) for warning in rules.warnings] == [
-        "f:2:1: event_definitions: events are not offered here: this is read over"
+        "f:2:21: event_definitions.e: of events, only write_checkpoints is known here: this is read over"
     ]
 
 

@@ -1,0 +1,184 @@
+"""`audit` tells which buckets held a row, when, and who gets them; and what it cannot know."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from replicator.buckets.audit import RowOp, spans
+from replicator.buckets.compact import compact_bucket
+from replicator.buckets.model import OpId
+from replicator.cli import main
+from replicator.config import Config
+from replicator.database import connected
+from replicator.errors import ConfigError
+from replicator.observe.audit import Audit, Seen, audit
+from replicator.rules.model import Rules
+from tests.database.test_verify import RULES, config, replicating, rules
+from tests.fixtures.postgres import Database
+from tests.oracle.tight import bounded
+
+__all__ = ["config", "rules"]
+
+
+def op(op_id: int, put: bool = True, compacted: bool = False) -> RowOp:
+    return RowOp("mine[]", "visits", "7/1", op_id, put, compacted)
+
+
+@pytest.mark.parametrize(
+    ("ops", "expected"),
+    [
+        ([op(3)], [(3, None, 1, False)]),
+        ([op(3), op(5), op(9, put=False)], [(3, 9, 2, False)]),
+        ([op(3), op(9, put=False), op(12)], [(3, 9, 1, False), (12, None, 1, False)]),
+        ([op(3), op(9, put=False), op(10, put=False)], [(3, 9, 1, False)]),
+        # What came before is gone: it was there by then, and may have been for long.
+        ([op(3, compacted=True), op(9, put=False)], [(3, 9, 1, True)]),
+        ([op(3, put=False, compacted=True)], [(None, 3, 0, True)]),
+        ([op(3, compacted=True), op(9, put=False), op(12)], [(3, 9, 1, True), (12, None, 1, False)]),
+    ],
+)
+def test_ops_of_a_row_are_spans(ops: list[RowOp], expected: list[tuple[object, ...]]) -> None:
+    assert [(one.since, one.until, one.puts, one.may_be_longer) for one in spans(ops)] == expected
+
+
+def places(found: Audit) -> list[tuple[str, bool]]:
+    return [(one.held.bucket, one.held.until is None) for one in found.seen]
+
+
+def users(seen: Seen) -> set[str | None]:
+    return {who.user for who, _, _ in seen.who}
+
+
+async def look(config: Config, rules: Rules, table: str, row_id: str, at: datetime | None = None) -> Audit:
+    return await audit(config, rules, table, row_id, at=at, everywhere=False)
+
+
+async def test_a_row_that_moves_was_seen_by_each_in_turn(
+    database: Database, config: Config, rules: Rules
+) -> None:
+    async with replicating(config, rules):
+        database.execute("UPDATE visits SET owner = 'u3' WHERE id = 7")
+        database.execute("DELETE FROM visits WHERE id = 7")
+        await stored(database)
+        found = await look(config, rules, "visits", "7")
+    assert places(found) == [('mine["u2"]', False), ('mine["u3"]', False)]
+    assert [users(one) for one in found.seen] == [{"u2"}, {"u3"}]
+    first, second = found.seen
+    assert first.held.until is not None and second.held.since is not None
+    assert second.held.since < second.held.until  # type: ignore[operator]  # it has ended, as above
+    assert all(one.since and one.since.by and one.until and one.until.by for one in found.seen)
+    assert found.notes == []
+
+
+async def test_users_are_found_through_lookups(database: Database, config: Config, rules: Rules) -> None:
+    expected = {who for (who,) in database.execute("SELECT DISTINCT member FROM teams WHERE team = 't2'")}
+    async with replicating(config, rules):
+        found = await look(config, rules, "public.letters", "l30/0")
+        by_bucket = {one.held.bucket: users(one) for one in found.seen}
+        assert by_bucket.pop('team["t2"]') == expected
+        assert by_bucket == {f'read["{who}"]': {who} for who in expected}
+        assert {one.held.object_type for one in found.seen} == {"letters", "post"}
+        [(gone,)] = database.execute("SELECT id FROM teams WHERE team = 't2' ORDER BY id LIMIT 1")
+        [(left,)] = database.execute("DELETE FROM teams WHERE id = %s RETURNING member", [gone])
+        await stored(database)
+        found = await look(config, rules, "letters", "l30/0")
+        [team] = [one for one in found.seen if one.held.bucket == 'team["t2"]']
+        assert users(team) == expected
+        assert left in {who.user for who, _, until in team.who if until is not None}
+        [post] = [one for one in found.seen if one.held.bucket == f'read["{left}"]']
+        assert post.held.until is not None
+
+
+async def test_what_was_compacted_away_is_said(database: Database, config: Config, rules: Rules) -> None:
+    async with replicating(config, rules):
+        database.execute("UPDATE visits SET owner = 'u3' WHERE id = 7")
+        database.execute("UPDATE visits SET seen = 0 WHERE id = 8")
+        await stored(database)
+        async with connected(config.storage_dsn, "compact", schema="replicator") as storage:
+            for number, upto in database.execute(
+                "SELECT bucket, max(op_id) FROM replicator.ops GROUP BY bucket"
+            ):
+                async for _ in compact_bucket(storage, number, OpId(upto)):
+                    pass
+        moved = await look(config, rules, "visits", "7")
+        changed = await look(config, rules, "visits", "8")
+    # In the bucket that it left, its end is all that is left of it.
+    assert places(moved) == [('mine["u2"]', False), ('mine["u3"]', True)]
+    assert moved.seen[0].held.since is None and moved.seen[0].held.may_be_longer
+    assert places(changed) == [('mine["u3"]', True)] and changed.seen[0].held.may_be_longer
+    assert "buckets have been compacted" in moved.notes[0]
+
+
+async def test_at_one_time_only_those_who_saw_it_then(
+    database: Database, config: Config, rules: Rules
+) -> None:
+    async with replicating(config, rules):
+        database.execute("UPDATE visits SET owner = 'u3' WHERE id = 7")
+        await stored(database)
+        # As if all that had happened an hour ago, and the move half an hour ago.
+        [(move,)] = database.execute("SELECT max(op_id) FROM replicator.ops WHERE object_id = '7'")
+        database.execute(
+            "UPDATE replicator.changes SET recorded_at = now() - CASE WHEN op_id < %s THEN interval '1 hour' "
+            "ELSE interval '30 minutes' END", [move]
+        )  # fmt: skip
+        [(now,)] = database.execute("SELECT now()")
+        held = {
+            minutes: places(await look(config, rules, "visits", "7", now - timedelta(minutes=minutes)))
+            for minutes in (90, 45, 10)
+        }
+    both = [('mine["u2"]', False), ('mine["u3"]', True)]
+    # Between two times that are known, either may have been.
+    assert held == {90: [], 45: both, 10: both[1:]}
+
+
+async def test_a_table_that_nobody_replicates_is_told(config: Config, rules: Rules) -> None:
+    with pytest.raises(ConfigError, match="no table nurses"):
+        await look(config, rules, "nurses", "7")
+
+
+async def test_of_very_many_ops_only_those_of_todays_buckets_are_read(
+    database: Database, config: Config, rules: Rules
+) -> None:
+    async with replicating(config, rules):
+        database.execute("UPDATE visits SET owner = 'u3' WHERE id = 7")
+        await stored(database)
+        database.execute("VACUUM replicator.ops")
+        with bounded({"replicator.observe.audit.READ_MAX": 10}):
+            few = await look(config, rules, "visits", "7")
+            every = await audit(config, rules, "visits", "7", at=None, everywhere=True)
+    assert places(few) == [('mine["u3"]', True)] and "--everywhere" in few.notes[0]
+    assert places(every) == [('mine["u2"]', False), ('mine["u3"]', True)]
+
+
+async def test_the_verb_tells_it(database: Database, config: Config, rules: Rules, tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(json.dumps({"bucket_definitions": RULES}))
+    file = tmp_path / "replicator.yaml"
+    file.write_text(json.dumps({"source": {"dsn": database.dsn, "slot": config.source.slot}}))
+    async with replicating(config, rules):
+        pass
+    for options in ([], ["--json"], ["--at", "2020-01-01"], ["--at", "yesterday"]):
+        call = ["audit", "--config", str(file), "visits", "7", *options]
+        done = await asyncio.to_thread(CliRunner().invoke, main, call)
+        if options == ["--json"]:
+            [seen] = json.loads(done.output)["seen"]
+            assert seen["bucket"] == 'mine["u2"]' and seen["who"][0]["user"] == "u2" and seen["is_there"]
+        elif "yesterday" in options:
+            assert done.exit_code == 2
+        elif not options:
+            assert done.output.startswith('mine["u2"]: as visits, from 2')
+            assert "\n  u2 (its own)\n" in done.output
+
+
+async def stored(database: Database) -> None:
+    """Wait until everything written so far is."""
+    [(lsn,)] = database.execute("SELECT pg_logical_emit_message(true, 'test', '')")
+    query = "SELECT shown_lsn >= %s::pg_lsn, pg_sleep(0.01) FROM replicator.checkpoints"
+    async with asyncio.timeout(60):
+        while not (await asyncio.to_thread(database.execute, query, [lsn]))[0][0]:
+            pass

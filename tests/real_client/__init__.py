@@ -1,0 +1,1 @@
+"""Published client SDKs, driven against what serves."""
