@@ -316,6 +316,7 @@ def _fail(error: ReplicatorError, as_json: bool) -> NoReturn:
 # The verbs about rules, the source and tokens, which need what stands above.
 import replicator.cli_buckets  # noqa: E402
 import replicator.cli_deploy  # noqa: E402
+import replicator.cli_queue  # noqa: E402
 import replicator.cli_rules  # noqa: E402
 import replicator.cli_source  # noqa: E402
 import replicator.cli_token  # noqa: E402, F401

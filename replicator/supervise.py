@@ -7,8 +7,9 @@ import logging
 import math
 import random
 import time
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import NamedTuple
 
 from replicator import __version__
@@ -36,8 +37,12 @@ from replicator.config import Config
 from replicator.copying.copier import Copier
 from replicator.copying.copies import Copies, Redeployed, Refused, Wanted
 from replicator.copying.weave import Weaver
-from replicator.database import Connection, check_migrated, connected
+from replicator.database import Connection, check_migrated, connected, pooled
 from replicator.dsn import describe_dsn
+from replicator.ehr.job import Jobs
+from replicator.ehr.mapping import load_mapping
+from replicator.ehr.queue import Feed, Meanings
+from replicator.ehr.queue_found import Finder, asks_others
 from replicator.errors import ReplicatorError, SlotBlocked, SlotLost, StandingBy, Unavailable
 from replicator.marks import mark
 from replicator.replicate import Limits, replicate
@@ -196,6 +201,7 @@ async def _open(stack: AsyncExitStack, config: Config, rules: Configured) -> Rea
         mark("rules switched", rules=force.preparing)
         raise Redeployed  # nothing had to be copied
     writer.lookups = lookups = Lookups(store, router)
+    writer.feed = await feed_of(stack, config)
     await lookups.open()
     timeout_s = await sender_timeout_s(clinic)
 
@@ -219,6 +225,19 @@ async def _open(stack: AsyncExitStack, config: Config, rules: Configured) -> Rea
     )
     weaver = Weaver(copies, RowStates(store, source.slot))
     return Ready(stream, weaver, copier, lookups, writer, force, notes)
+
+
+async def feed_of(stack: AsyncExitStack, config: Config) -> Callable[[], Feed] | None:
+    """What makes jobs for the record system, where there is one."""
+    if config.ehr.url is None:
+        return None
+    mapping = load_mapping(config.ehr.mapping_path)
+    finder = None
+    if asks_others(mapping):
+        # Within a batch, storage waits for the answers.
+        finder = Finder(await stack.enter_async_context(pooled(printing(config.source_dsn), "find", most=1)))
+    jobs = Jobs(mapping, finder.find if finder is not None else lambda *asked: None, {})
+    return partial(Feed, Meanings(jobs, finder))
 
 
 async def open_or_begin(store: Connection, clinic: Connection, config: Config, numbers: Numbers) -> Writer:

@@ -20,6 +20,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from psycopg.rows import TupleRow
 
@@ -53,6 +54,16 @@ _CHARACTERS_HELD = 4 << 20
 _OVERHEAD = 150
 
 
+class Feed(Protocol):
+    """Something besides ops that a batch stores: made of the changes as they pass, sent before the commit."""
+
+    @property
+    def is_full(self) -> bool: ...
+    async def add(self, changes: Sequence[Change], commit_lsn: Lsn) -> None: ...
+    async def spill(self, connection: Connection) -> None: ...
+    async def send(self, connection: Connection) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """Whose log a checkpoint belongs to."""
@@ -80,6 +91,8 @@ class Writer:
         self.inflow = Inflow(connection)
         #: None while nothing is routed: as in a writer that only stores what it is given.
         self.lookups: Lookups | None = None
+        #: Makes the feed of a batch; None while no row of the source is to become anything else than ops.
+        self.feed: Callable[[], Feed] | None = None
         #: A row that is longer than this when printed is left out; and how many have been.
         self.row_most = 15_000_000
         self.left_out = 0
@@ -147,6 +160,7 @@ class Batch:
         self._ops_held = self._characters_held = 0
         self._entries = Entries()
         self._changed = Changed()
+        self._feed = writer.feed() if writer.feed is not None else None
         self._writes = ToldWrites()
         self._is_begun = False
         #: The time at which its rows are where they are: never earlier than that of the batch before.
@@ -190,6 +204,14 @@ class Batch:
         if piece.end_lsn is not None:
             self._lsn = piece.end_lsn
 
+    async def tell(self, changes: Sequence[Change], commit_lsn: Lsn) -> None:
+        """What the log says has changed, whole: of it others make what they store with the checkpoint."""
+        if self._feed is not None:
+            await self._feed.add(changes, commit_lsn)
+            if self._feed.is_full:
+                await self.rest()
+                await self._feed.spill(self._writer.connection)
+
     async def add(self, intents: Sequence[Intent]) -> None:
         """Add ops and entries in this order."""
         kinds = set(map(type, intents))
@@ -229,6 +251,8 @@ class Batch:
         await self._writes.send(connection, after.lsn)
         if self._changed.due:
             await connection.execute(_q.sum_up, {"buckets": numbers(self._changed.due)})
+        if self._feed is not None:
+            await self._feed.send(connection)
         position = {"op_id": after.op_id, "lsn": str(after.lsn), "clock": self.now}
         told = {"is_change": after.op_id > self._before.op_id, **self._changed.told()}
         if not await rows(connection, _q.advance, **writer.key, **position, **told):

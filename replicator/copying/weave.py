@@ -54,13 +54,19 @@ class Weaver:
             # Whole rows, of which those that are kept say the same.
             yield changes
             return
+        # What a copy adds has not changed; only the log knows what has.
+        is_told = changes is piece.changes
         if not self._row_states.concern(changes):
+            if is_told:
+                await batch.tell(changes, piece.commit_lsn)
             yield self._anew(changes)
             return
         while changes:
             whole, holes, changes = await self._row_states.complete(changes, batch, self._copied())
             if holes:
                 await self._note_holes(holes, batch)
+            if is_told:
+                await batch.tell(whole, piece.commit_lsn)
             yield self._anew(whole)
 
     async def foresee(self, pieces: Sequence[Transaction], batch: Batch) -> None:

@@ -8,28 +8,39 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from replicator.wal.lsn import Lsn
 
 #: Under which all of our names are hashed; chosen once, never changed.
 SPACE = bytes.fromhex("5d0c0d2e6a1b4f0f9a55c1d64c8f6d17")
+#: The bits of a UUID that are the name's, and those that say which kind of UUID it is.
+_NAMED = 0xFFFFFFFF_FFFF_0FFF_3FFF_FFFFFFFFFFFF
+_VERSION_5 = 0x00000000_0000_5000_8000_000000000000
 
 
 def uuid5(space: bytes, name: str) -> str:
     """The version 5 UUID of a name, as RFC 9562 defines it."""
-    digest = bytearray(hashlib.sha1(space + name.encode("utf-8"), usedforsecurity=False).digest()[:16])
-    digest[6] = digest[6] & 0x0F | 0x50
-    digest[8] = digest[8] & 0x3F | 0x80
-    text = digest.hex()
+    digest = hashlib.sha1(space + name.encode("utf-8"), usedforsecurity=False).digest()
+    text = versioned(digest)
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def versioned(digest: bytes) -> str:
+    """The 32 digits of the version 5 UUID that a hash is."""
+    return f"{int.from_bytes(digest[:16]) & _NAMED | _VERSION_5:032x}"
 
 
 def joined(parts: Sequence[str]) -> str:
     """Parts as one name; no two different sequences of parts have the same one."""
+    plain = "/".join(parts)
+    if "~" not in plain and plain.count("/") == len(parts) - 1:
+        return plain
     return "/".join(part.replace("~", "~0").replace("/", "~1") for part in parts)
 
 
+@lru_cache(maxsize=65_536)
 def ehr_id(namespace: str, patient: str) -> str:
     """The EHR of a patient."""
     return uuid5(SPACE, joined(("ehr", namespace, patient)))

@@ -18,7 +18,6 @@ parked where somebody sees it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple, TypeAlias
 
@@ -50,9 +49,8 @@ class Incomplete(ReplicatorError):
     """A change that was not completed: a job made of it would lose values."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One clinical change to deliver."""
+class Job(NamedTuple):
+    """One clinical change to deliver. A tuple, because one is made of every mapped row that passes."""
 
     operation: Operation
     #: The mapping it follows, by name.
@@ -115,6 +113,8 @@ class Jobs:
             tuple(name.split(".", 1))
             for name in children | {table.table for table in mapping.tables.values()}
         }
+        #: By a table's name: what its rows become, and the groups of others' rows that they belong to.
+        self._meant: dict[str, _Meant] = {}
 
     def concern(self, namespace: str, name: str) -> bool:
         """Whether changes of a table can make jobs."""
@@ -127,16 +127,25 @@ class Jobs:
         name = f"{change.relation.namespace}.{change.relation.name}"
         at = ChangeId(commit_lsn, change.ordinal)
         if change.kind is Kind.TRUNCATE:
-            return _numbered(job for row in kept for job in self._each(name, row, None, at))
+            return _numbered([job for row in kept for job in self._each(name, row, None, at)])
         if change.kind is not Kind.INSERT and not change.old_is_whole:
             raise _incomplete(name, "its old row")
         old, new = _row(change, change.old), _row(change, change.new)
         return _numbered(self._each(name, old, new, at))
 
-    def _each(self, name: str, old: Row | None, new: Row | None, at: ChangeId) -> Iterable[Job]:
-        for table in self.mapping.of(name):
-            yield from self._both(table, old, new, at)
-        yield from self._parents(name, old, new, at)
+    def stands(self, table: TableMapping, row: Row) -> bool:
+        """Whether a row, as it is, is to be in the record."""
+        return self._version(table, row) is not None
+
+    def _each(self, name: str, old: Row | None, new: Row | None, at: ChangeId) -> list[Job]:
+        if (meant := self._meant.get(name)) is None:
+            meant = self._meant[name] = _meant(self.mapping, name)
+        found: list[Job] = []
+        for table in meant.tables:
+            found += self._both(table, old, new, at)
+        if meant.groups:
+            found += self._parents(meant.groups, old, new, at)
+        return found
 
     def _both(self, table: TableMapping, old: Row | None, new: Row | None, at: ChangeId) -> list[Job]:
         if table.status is not None:
@@ -203,7 +212,7 @@ class Jobs:
             table.template.id if table.template else None,
             at,
             0,
-            None if operation is Operation.DELETE else orjson.dumps(dict(version.row)),
+            None if operation is Operation.DELETE else orjson.dumps(version.row),
             table.priority,
             table.coalesce,
             version.trouble,
@@ -211,17 +220,16 @@ class Jobs:
 
     # Rows that are part of another row's composition.
 
-    def _parents(self, child: str, old: Row | None, new: Row | None, at: ChangeId) -> list[Job]:
-        """Updates of the rows whose groups a row of `child` belongs to: to be read again when delivered."""
+    def _parents(
+        self, groups: Iterable[tuple[TableMapping, Group]], old: Row | None, new: Row | None, at: ChangeId
+    ) -> list[Job]:
+        """Updates of the rows whose groups a row belongs to: to be read again when delivered."""
         found: dict[tuple[str, str], Job] = {}
-        for table in self.mapping.tables.values():
-            for group in table.groups:
-                if not isinstance(group.each, Children) or group.each.table != child:
-                    continue
-                for row in (old, new):
-                    job = self._parent(table, group, row, at) if row is not None else None
-                    if job is not None and old != new:
-                        found.setdefault((job.mapping, job.key), job)
+        for table, group in groups:
+            for row in (old, new):
+                job = self._parent(table, group, row, at) if row is not None else None
+                if job is not None and old != new:
+                    found.setdefault((job.mapping, job.key), job)
         return list(found.values())
 
     def _parent(self, table: TableMapping, group: Group, row: Row, at: ChangeId) -> Job | None:
@@ -258,6 +266,24 @@ class Jobs:
         )
 
 
+class _Meant(NamedTuple):
+    """What a change of a table can be about."""
+
+    tables: list[TableMapping]
+    #: The groups that its rows belong to, each with the mapping it is part of.
+    groups: list[tuple[TableMapping, Group]]
+
+
+def _meant(mapping: RecordMapping, name: str) -> _Meant:
+    groups = [
+        (table, group)
+        for table in mapping.tables.values()
+        for group in table.groups
+        if isinstance(group.each, Children) and group.each.table == name
+    ]
+    return _Meant(mapping.of(name), groups)
+
+
 def key_of(table: TableMapping, row: Row) -> str:
     """A row's key as one text."""
     return joined([row.get(column.name) or "" for column in table.key])
@@ -266,7 +292,7 @@ def key_of(table: TableMapping, row: Row) -> str:
 def _record(table: TableMapping, row: Row) -> tuple[str, ...]:
     match table.style:
         case Style.EVENT:
-            return tuple(row.get(column.name) or "" for column in table.key)
+            return tuple([row.get(column.name) or "" for column in table.key])
         case Style.EPISODIC:
             assert table.episode is not None, "the mapping was checked"
             # A row without an episode is one of its own.
@@ -293,8 +319,9 @@ def _differs(table: TableMapping, old: Row | None, new: Row | None) -> bool:
     return any(old.get(name) != value for name, value in new.items() if name not in ignored)
 
 
-def _numbered(jobs: Iterable[Job]) -> Iterator[Job]:
-    return (replace(job, part=part) for part, job in enumerate(jobs))
+def _numbered(jobs: list[Job]) -> Iterator[Job]:
+    """Each with its place among them; the first has it already."""
+    return iter([job._replace(part=part) if part else job for part, job in enumerate(jobs)])
 
 
 def _incomplete(table: str, what: str) -> Incomplete:
@@ -306,10 +333,9 @@ def _incomplete(table: str, what: str) -> Incomplete:
 def _row(change: Change, values: tuple[object, ...] | None) -> Row | None:
     if values is None:
         return None
-    row: dict[str, str | None] = {}
-    for column, value in zip(change.relation.columns, values, strict=True):
-        if value is not None and not isinstance(value, str):
+    row = dict(zip([column.name for column in change.relation.columns], values, strict=True))
+    for name, value in row.items():
+        if value is not None and type(value) is not str:
             table = f"{change.relation.namespace}.{change.relation.name}"
-            raise _incomplete(table, f"the value of {column.name}")
-        row[column.name] = value
-    return row
+            raise _incomplete(table, f"the value of {name}")
+    return row  # type: ignore[return-value]  # nothing else is in it

@@ -17,6 +17,9 @@ from functools import cache
 from replicator.demo.postgres import Binaries, Server, find_binaries
 from replicator.errors import ReplicatorError
 from tests.bench.bench import Bench, Measure
+from tests.bench.deliver import deliver
+from tests.bench.jobs import jobs
+from tests.bench.lanes import lanes
 from tests.bench.machine import machine, sentence
 from tests.bench.reader import reader
 from tests.bench.result import Result, table
@@ -36,6 +39,9 @@ MEASURES: dict[str, Measure] = {
     "download": download,
     "fanout": fanout,
     "idle": idle,
+    "jobs": jobs,
+    "lanes": lanes,
+    "deliver": deliver,
 }
 
 

@@ -46,6 +46,8 @@ class Order:
     schema: str = ""
     #: The first row counts from when copying begins, not from when the stream does: there is none yet.
     is_copy: bool = False
+    #: A mapping: every row is to become a job, too.
+    mapping: str = ""
     #: How many ops are stored already.
     before: int = 0
 
@@ -125,6 +127,8 @@ async def replicate(order: Order) -> Took:
         "source": {"dsn": order.dsn, "slot": order.slot, "publication": workload.PUBLICATION},
         "storage": {"schema": order.schema},
     }
+    if order.mapping:
+        given["ehr"] = {"mapping": order.mapping, "url": "http://127.0.0.1:9/nowhere"}
     config = Config.model_validate(given)
     rules = parse_rules(workload.RULES, "the workload")
     await migrate(order.dsn, order.schema)

@@ -75,3 +75,14 @@ def _drop(admin: psycopg.Connection, name: str) -> None:
     slots = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = %s"
     admin.execute(slots.encode(), [name])
     admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+
+
+@contextmanager
+def database(server: Server, name: str) -> Iterator[str]:
+    """An empty database for one measurement, by its DSN."""
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(f'CREATE DATABASE "{name}"'.encode())
+        try:
+            yield server.dsn(name)
+        finally:
+            _drop(admin, name)

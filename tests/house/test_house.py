@@ -47,6 +47,7 @@ VERBS = {
     "cli_rules",
     "cli_source",
     "cli_token",
+    "cli_queue",
     "together",
 }
 #: The demo is a program of its own around the verbs, not a noun they are made of.
@@ -55,6 +56,8 @@ MAY_RUN_VERBS = {
     ("__main__", "cli"),
     ("replicate", "copying"),
     ("serve", "together"),
+    ("work", "together"),
+    ("cli_queue", "cli"),
     ("cli_buckets", "cli"),
     ("cli_rules", "cli"),
     ("cli_deploy", "cli"),

@@ -1,0 +1,267 @@
+"""argv → `replicator queue …`: what waits for the record system, and decisions about what stops."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from replicator.cli import ask, facts, main, verb
+from replicator.config import load
+from replicator.database import Connection, check_migrated, connected, pooled
+from replicator.errors import ConfigError
+from replicator.settings import spans
+
+if TYPE_CHECKING:
+    from replicator.ehr.queue_people import Action, Chosen
+
+_T = TypeVar("_T")
+_MOST = 1_000_000
+
+
+@main.group()
+def queue() -> None:
+    """Clinical changes on their way to the record system: see them, and decide about those that stop."""
+
+
+def _filters(function: Callable[..., Any]) -> Callable[..., Any]:
+    options = [
+        click.option("--table", help="Only of this table of the source, or of this mapping."),
+        click.option("--patient", help="Only of this patient."),
+        click.option("--error-class", help="Only with this error: parked, template, server, unreached, …"),
+        click.option("--older", metavar="SPAN", help="Only those that have waited for longer, as in 2h."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _decision(function: Callable[..., Any]) -> Callable[..., Any]:
+    options = [
+        click.argument("jobs", nargs=-1, metavar="[JOB]..."),
+        click.option("--why", required=True, help="The reason, which is kept."),
+        click.option("--who", help="Who decides; else the user of this machine."),
+        click.option("--yes", is_flag=True, help="Do not ask."),
+    ]
+
+    @wraps(function)
+    def called(**values: Any) -> None:
+        function(**values)
+
+    for option in reversed(options):
+        called = option(called)
+    return _filters(called)
+
+
+@verb("replicator queue list --state parked", json=True, group=queue)
+@_filters
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice(["waiting", "retrying", "held", "parked", "skipping", "done", "skipped", "merged"]),
+    help="Only in this state; else everything undelivered.",
+)
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, _MOST))
+def queue_list(config: Path | None, states: tuple[str, ...], limit: int, as_json: bool, **asked: Any) -> None:
+    """List jobs, the oldest first. Never what their rows say."""
+    from replicator.ehr.queue_people import OPEN, find
+
+    chosen = _chosen((), states or OPEN, limit, **asked)
+    found = _in_storage(config, lambda storage: find(storage, chosen))
+    if as_json:
+        facts(jobs=[job.facts() for job in found])
+        return
+    for job in found:
+        click.echo(
+            f"{job.id}  {job.state}  {job.operation} {job.mapping} {job.key}  patient {job.patient or '?'}  "
+            f"{round(job.age_s)} s  tries {job.attempts}"
+        )
+        if job.error_message:
+            click.echo(f"    {job.error_class}: {job.error_message}")
+    click.echo(f"{len(found)} jobs" + (", and perhaps more: see --limit" if len(found) == limit else ""))
+
+
+@verb("replicator queue show 4611686018427387904.17", json=True, group=queue)
+@click.argument("job")
+def queue_show(config: Path | None, job: str, as_json: bool) -> None:
+    """Show one job: everything but its row, and what people have decided about it."""
+    from replicator.ehr.queue_people import JobId, show
+
+    found = _in_storage(config, lambda storage: show(storage, JobId.parse(job)))
+    if as_json:
+        facts(**found)
+        return
+    decided = found.pop("decided")
+    for name, value in found.items():
+        if value is not None:
+            click.echo(f"{name}: {value}")
+    for each in decided:
+        click.echo(f"{each['at']}: {each['who']} {each['action']}: {each['why']}")
+
+
+@verb("replicator queue retry --error-class template --why 'uploaded it'", json=True, group=queue)
+@_decision
+def queue_retry(**values: Any) -> None:
+    """Try again what is parked, held, or waits for its next try."""
+    _decide("retry", **values)
+
+
+@verb("replicator queue skip 4611686018427387904.17 --why 'a test patient'", json=True, group=queue)
+@_decision
+def queue_skip(**values: Any) -> None:
+    """Leave jobs out for good; their lanes go on behind them.
+
+    The record will not hold these changes. A later change of the same record brings it up to date.
+    """
+    _decide("skip", **values)
+
+
+@verb("replicator queue park --patient 7 --why 'identity in doubt'", json=True, group=queue)
+@_decision
+def queue_park(**values: Any) -> None:
+    """Stop lanes at these jobs, until somebody retries or skips them."""
+    _decide("park", **values)
+
+
+@verb("replicator queue replay --table vital_signs --why 'record system restored'", json=True, group=queue)
+@_decision
+def queue_replay(**values: Any) -> None:
+    """Deliver once more what was finished, and is still kept: after the record system lost something.
+
+    The record is asked first, and only gets what it lacks.
+    """
+    _decide("replay", **values)
+
+
+@verb("replicator queue rebuild vital_signs --why 'a new record system'", json=True, group=queue)
+@click.argument("tables", nargs=-1)
+@click.option("--why", required=True, help="The reason, which is kept.")
+@click.option("--who", help="Who decides; else the user of this machine.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def queue_rebuild(
+    config: Path | None, tables: tuple[str, ...], why: str, who: str | None, yes: bool, as_json: bool
+) -> None:
+    """Queue every row that mapped tables have now: for a record system that begins empty, or has lost a lot.
+
+    A row that the record holds already gets a newer version there. What it holds of rows that are gone stays.
+    """
+    from replicator.ehr.fields import qualified
+    from replicator.ehr.job import Jobs
+    from replicator.ehr.mapping import load_mapping
+    from replicator.ehr.queue_found import Finder
+    from replicator.ehr.queue_rebuilt import rebuild
+    from replicator.wal.source import printing
+
+    settings = load(config, os.environ)
+    mapping = load_mapping(settings.ehr.mapping_path)
+    ask(f"queue every row of {', '.join(tables) or 'all mapped tables'}?", yes)
+    source_dsn = printing(settings.source_dsn)
+
+    async def work(storage: Connection) -> int:
+        async with connected(source_dsn, "rebuild") as source, pooled(source_dsn, "find", most=1) as find:
+            finder = Finder(find)
+            jobs = Jobs(mapping, finder.find, {})
+            return await rebuild(
+                storage,
+                source,
+                jobs,
+                finder,
+                [qualified(name) for name in tables],
+                who or getpass.getuser(),
+                why,
+            )
+
+    count = _in_storage(config, work)
+    if as_json:
+        facts(action="rebuild", rows=count)
+    else:
+        click.echo(f"rebuild: {count} rows")
+
+
+@verb("replicator queue stats", json=True, group=queue)
+def queue_stats(config: Path | None, as_json: bool) -> None:
+    """How the queue is: what waits, for how long, and what has stopped."""
+    from replicator.ehr.queue_health import health
+
+    found = _in_storage(config, health)
+    if as_json:
+        facts(**found.facts())
+        return
+    click.echo(found.status)
+    oldest = "" if found.oldest_s is None else f", the oldest for {round(found.oldest_s)} s"
+    click.echo(f"undelivered: {found.undelivered}{oldest}")
+    for state, (lanes, jobs) in sorted(found.lanes.items()):
+        click.echo(f"lanes {state}: {lanes}, with {jobs} jobs")
+    for name, count in sorted(found.errors.items()):
+        click.echo(f"error {name}: {count}")
+    for name, reason in sorted(found.holds.items()):
+        click.echo(f"held by {name}: {reason}")
+    for state, count in sorted(found.finished.items()):
+        click.echo(f"{state} in the last hour: {count}")
+
+
+def _decide(
+    action: Action,
+    config: Path | None,
+    jobs: tuple[str, ...],
+    why: str,
+    who: str | None,
+    yes: bool,
+    as_json: bool,
+    **asked: Any,
+) -> None:
+    from replicator.ehr.queue_people import STATES, decide, find
+
+    chosen = _chosen(jobs, STATES[action], None, **asked)
+    if chosen.is_all:
+        raise ConfigError(
+            f"queue {action}: which jobs are meant?",
+            "Name their ids, or say --table, --patient, --error-class or --older.",
+        )
+    if not jobs:
+        meant = _in_storage(config, lambda storage: find(storage, chosen))
+        ask(f"{action} {len(meant)} jobs?", yes)
+    name = who or getpass.getuser()
+    done = _in_storage(config, lambda storage: decide(storage, action, chosen, name, why))
+    if as_json:
+        facts(action=action, jobs=[str(job) for job in done])
+    else:
+        click.echo(f"{action}: {len(done)} jobs")
+
+
+def _chosen(
+    jobs: tuple[str, ...],
+    states: tuple[str, ...],
+    limit: int | None,
+    *,
+    table: str | None,
+    patient: str | None,
+    error_class: str | None,
+    older: str | None,
+) -> Chosen:
+    from replicator.ehr.queue_people import Chosen, JobId
+
+    try:
+        older_s = None if older is None else float(spans.seconds(0, 10 * 366 * 86_400)(older))
+    except ValueError as error:
+        raise ConfigError(f"--older: {error}", "Such as 90s, 30m, 2h or 7d.") from None
+    return Chosen(tuple(map(JobId.parse, jobs)), states, table, patient, error_class, older_s, limit)
+
+
+def _in_storage(config: Path | None, work: Callable[[Connection], Awaitable[_T]]) -> _T:
+    settings = load(config, os.environ)
+    schema = settings.storage.schema_name
+
+    async def body() -> _T:
+        async with connected(settings.storage_dsn, "queue", schema=schema) as storage:
+            await check_migrated(storage, schema)
+            return await work(storage)
+
+    return asyncio.run(body())

@@ -1,0 +1,173 @@
+"""Storage → lanes to work in; and what became of their jobs → storage, for whoever still holds them.
+
+A lane is held for a while, under a number that each who takes it raises. Everything that is recorded says the
+number, and is refused where it is not the newest: one that stood still and wakes up late changes nothing.
+Only the database looks at a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+from weakref import WeakSet
+
+from psycopg.rows import TupleRow
+
+from replicator import queries
+from replicator.database import Connect, Connection, rows
+from replicator.ehr.client.versions import VersionUid
+from replicator.ehr.identity import ChangeId
+from replicator.ehr.job import Job, Operation
+from replicator.ehr.lanes import Home, Known, Lane, Report, Task
+from replicator.wal.lsn import Lsn
+
+_q = queries.load("queue")
+
+#: Our statements are about a few rows of tables that may be large, or may have been a moment ago: they go by
+#: the indices, whatever the statistics say; and there is nothing to find out about them anew each time.
+_PLANNED = b"""SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
+    SET plan_cache_mode = force_generic_plan; SET jit = off"""
+#: The hold that keeps everybody from everything.
+SERVER = "server"
+
+
+class Lanes:
+    """The queue, as one worker sees it."""
+
+    def __init__(self, connect: Connect, holder: str, lease_s: float) -> None:
+        self._lend, self._holder = connect, holder
+        #: The sessions that have been told how to plan.
+        self._told: WeakSet[Connection] = WeakSet()
+        self._lease = timedelta(seconds=lease_s)
+
+    @asynccontextmanager
+    async def _connect(self) -> AsyncIterator[Connection]:
+        async with self._lend() as connection:
+            if connection not in self._told:
+                await connection.execute(_PLANNED)
+                self._told.add(connection)
+            yield connection
+
+    async def claim(self, lanes: int, jobs: int) -> list[Lane]:
+        """Up to so many lanes, with up to so many jobs of each; they are ours for the length of a lease."""
+        asked = {"lanes": lanes, "jobs": jobs, "holder": self._holder, "lease": self._lease, "server": SERVER}
+        async with self._connect() as connection:
+            return lanes_of(await rows(connection, _q.claim, **asked))
+
+    async def renew(self, lanes: Collection[Lane]) -> set[int]:
+        """Hold them for longer; which of them are still ours."""
+        if not lanes:
+            return set()
+        given = {"ids": [lane.id for lane in lanes], "tokens": [lane.token for lane in lanes]}
+        async with self._connect() as connection:
+            return {row[0] for row in await rows(connection, _q.renew, **given, lease=self._lease)}
+
+    async def record(self, reports: Sequence[Report]) -> set[int]:
+        """Record all of these; which of the lanes were still ours. Of the others nothing was recorded."""
+        async with self._connect() as connection:
+            return {row[0] for row in await rows(connection, _q.record, **_columns(reports))}
+
+    async def hold(self, name: str, reason: str, pause_s: float) -> None:
+        async with self._connect() as connection:
+            values = {"name": name, "reason": reason, "pause": timedelta(seconds=pause_s)}
+            await connection.execute(_q.hold, values)
+
+    async def due_hold(self, pause_s: float) -> str | None:
+        """A hold that we are to look at now."""
+        async with self._connect() as connection:
+            found = await rows(connection, _q.due_hold, pause=timedelta(seconds=pause_s))
+            return str(found[0][0]) if found else None
+
+    async def holds(self) -> set[str]:
+        async with self._connect() as connection:
+            return {row[0] for row in await rows(connection, _q.holds)}
+
+    async def end_hold(self, name: str) -> None:
+        """It does not stand any more: whoever waited for it is due."""
+        async with self._connect() as connection:
+            await connection.execute(_q.end_hold, {"name": name})
+            await connection.execute(_q.let_go)
+
+    async def let_go(self) -> None:
+        """Lanes that wait for what was over before they began to."""
+        async with self._connect() as connection:
+            await connection.execute(_q.let_go)
+
+    async def forget_done(self, age_s: float, limit: int) -> int:
+        """Let go of what was finished so long ago; how much that was."""
+        async with self._connect() as connection:
+            values = {"age": timedelta(seconds=age_s), "limit": limit}
+            return (await connection.execute(_q.forget_done, values)).rowcount
+
+    async def next_due_s(self) -> float | None:
+        async with self._connect() as connection:
+            found: float | None = (await rows(connection, _q.next_due))[0][0]
+            return found
+
+
+def lanes_of(found: Sequence[TupleRow]) -> list[Lane]:
+    """Rows of `claim` → lanes; one that has no visible job has none here either."""
+    lanes: dict[int, Lane] = {}
+    for row in found:
+        number, token, failures, ehr, system, seq, *rest = row
+        lane = lanes.get(number)
+        if lane is None:
+            home = Home(ehr, system) if ehr is not None and system is not None else None
+            lane = lanes[number] = Lane(number, token, failures, home, [])
+        if seq is not None:
+            if not lane.tasks:
+                lane.upto = seq - 1
+            lane.tasks.append(_task(seq, rest))
+    return list(lanes.values())
+
+
+def _task(seq: int, row: Sequence[Any]) -> Task:
+    table, mapping, key, operation, patient, ehr, composition, template, lsn, ordinal, part = row[:11]
+    snapshot, priority, may_merge, trouble, state, attempts, uid, is_deleted, at_lsn, at_ordinal = row[11:]
+    job = Job(
+        Operation(operation),
+        mapping,
+        table,
+        key,
+        patient,
+        ehr,
+        composition,
+        template,
+        ChangeId(Lsn.parse(lsn), ordinal),
+        part,
+        None if snapshot is None else snapshot.encode(),
+        priority,
+        may_merge,
+        trouble,
+    )
+    known = None
+    if uid is not None:
+        known = Known(VersionUid.parse(uid), is_deleted, ChangeId(Lsn.parse(at_lsn), at_ordinal))
+    return Task(seq, job, state, attempts, known)
+
+
+def _columns(reports: Sequence[Report]) -> dict[str, object]:
+    going = [report.going for report in reports]
+    said = [each for report in reports for each in report.said]
+    return {
+        "ids": [lane.lane for lane in going],
+        "tokens": [lane.token for lane in going],
+        "upto": [lane.upto for lane in going],
+        "states": [lane.state or ("waiting" if lane.delay_s is not None else None) for lane in going],
+        "held_by": [lane.held_by for lane in going],
+        "delays": [lane.delay_s for lane in going],
+        "failures": [lane.failures for lane in going],
+        "ehrs": [lane.home.ehr_id if lane.home else None for lane in going],
+        "systems": [lane.home.system if lane.home else None for lane in going],
+        "job_lanes": [each.lane for each in said],
+        "seqs": [each.seq for each in said],
+        "job_states": [each.state for each in said],
+        "uids": [str(each.uid) if each.uid else None for each in said],
+        "versions": [each.uid.number if each.uid else None for each in said],
+        "deleted": [each.is_deleted for each in said],
+        "classes": [each.error_class for each in said],
+        "messages": [each.message for each in said],
+        "job_delays": [each.delay_s for each in said],
+    }

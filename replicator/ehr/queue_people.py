@@ -1,0 +1,178 @@
+"""What a person asks of the queue, or decides about it → jobs, and a row that says who decided and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal, NamedTuple
+
+from psycopg.rows import TupleRow
+
+from replicator import queries
+from replicator.database import Connection, rows
+from replicator.ehr.identity import joined
+from replicator.ehr.queue import lane_id
+from replicator.errors import ConfigError, ReplicatorError
+
+_q = queries.load("queue")
+
+Action = Literal["retry", "skip", "park", "replay"]
+OPEN = ("waiting", "retrying", "held", "parked", "skipping")
+FINISHED = ("done", "skipped", "merged")
+#: What can be decided about jobs that are in one of these states.
+STATES: Mapping[Action, tuple[str, ...]] = {
+    "retry": ("retrying", "held", "parked", "skipping"),
+    "skip": OPEN,
+    "park": OPEN,
+    "replay": FINISHED,
+}
+_CHANGES = {"retry": _q.retry_jobs, "skip": _q.skip_jobs, "park": _q.park_jobs}
+
+
+class JobId(NamedTuple):
+    """A lane, and a job's number in it."""
+
+    lane: int
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.lane}.{self.seq}"
+
+    @classmethod
+    def parse(cls, text: str) -> JobId:
+        lane, point, seq = text.rpartition(".")
+        try:
+            if point:
+                return cls(int(lane), int(seq))
+        except ValueError:
+            pass
+        raise ConfigError(f"{text}: no job has such an id", "`replicator queue list` shows the ids of jobs.")
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which jobs are meant: those that fit all of this."""
+
+    ids: tuple[JobId, ...] = ()
+    states: tuple[str, ...] = ()
+    #: Of the source, or a mapping's name.
+    table: str | None = None
+    patient: str | None = None
+    error_class: str | None = None
+    older_s: float | None = None
+    limit: int | None = None
+
+    @property
+    def is_all(self) -> bool:
+        return self.ids == () and (self.table, self.patient, self.error_class, self.older_s) == (None,) * 4
+
+    def values(self) -> dict[str, object]:
+        return {
+            "lanes": [job.lane for job in self.ids] or None,
+            "seqs": [job.seq for job in self.ids] or None,
+            "states": list(self.states) or None,
+            "table": self.table,
+            "lane": None if self.patient is None else lane_id(joined(("patient", self.patient))),
+            "error_class": self.error_class,
+            "older": None if self.older_s is None else timedelta(seconds=self.older_s),
+            "limit": self.limit,
+        }
+
+
+class Listed(NamedTuple):
+    """A job, as it is listed: never with its row."""
+
+    id: JobId
+    table: str
+    mapping: str
+    key: str
+    operation: str
+    patient: str | None
+    state: str
+    attempts: int
+    error_class: str | None
+    error_message: str | None
+    change: str
+    composition_id: str | None
+    composition_uid: str | None
+    age_s: float
+    priority: int
+    created_at: datetime
+    finished_at: datetime | None
+    next_attempt_at: datetime | None
+    note: str | None
+    ehr_id: str | None
+    template_id: str | None
+    lane_state: str
+    is_next: bool
+
+    def facts(self) -> dict[str, object]:
+        return {**self._asdict(), "id": str(self.id), "age_s": round(self.age_s, 3)}
+
+
+async def find(connection: Connection, chosen: Chosen) -> list[Listed]:
+    """The jobs that are meant, oldest first."""
+    return [_listed(row) for row in await rows(connection, _q.find_jobs, **chosen.values())]
+
+
+def _listed(row: TupleRow) -> Listed:
+    return Listed(JobId(row[0], row[1]), *row[2:])
+
+
+async def show(connection: Connection, job: JobId) -> dict[str, Any]:
+    """All about one job but its row, with what people have decided about it."""
+    values = job._asdict()
+    found = await rows(connection, _q.show_job, **values)
+    if not found:
+        raise ReplicatorError(f"there is no job {job}", "What was finished long ago has left the queue.")
+    decided = await rows(connection, _q.job_audit, **values)
+    audit = [dict(zip(("at", "who", "action", "why"), row, strict=True)) for row in decided]
+    return {"id": str(job), **found[0][0], "decided": audit}
+
+
+async def decide(connection: Connection, action: Action, chosen: Chosen, who: str, why: str) -> list[JobId]:
+    """Do this with the jobs that are meant, and write down who has decided so; which ones they were."""
+    async with connection.transaction():
+        meant = [job.id for job in await find(connection, chosen) if job.state in STATES[action]]
+        if not meant:
+            return []
+        pairs = {"lanes": [job.lane for job in meant], "seqs": [job.seq for job in meant]}
+        lanes = {"lanes": sorted({job.lane for job in meant})}
+        await connection.execute(_q.stop_lanes, lanes)
+        if action == "replay":
+            changed = await _replay(connection, pairs)
+        else:
+            changed = await rows(connection, _CHANGES[action], **pairs, why=why)
+            await connection.execute(_q.park_lanes if action == "park" else _q.free_lanes, lanes)
+        await _audit(connection, action, changed, who, why)
+        await connection.execute(_q.tell)
+        return [JobId(row[0], row[1]) for row in changed]
+
+
+async def _replay(connection: Connection, pairs: dict[str, list[int]]) -> list[TupleRow]:
+    found = await rows(connection, _q.lanes_of_jobs, **pairs)
+    added = {row[0]: row[3] for row in found}
+    extended = await rows(
+        connection,
+        _q.extend_lanes,
+        ids=[row[0] for row in found],
+        names=[row[1] for row in found],
+        patients=[row[2] for row in found],
+        jobs=[row[3] for row in found],
+        priorities=[row[4] for row in found],
+        urgent=[row[3] for row in found],
+    )
+    before = {
+        "before_lanes": [lane for lane, _ in extended],
+        "before": [n - added[lane] for lane, n in extended],
+    }
+    await connection.execute(_q.forget_compositions, pairs)
+    return await rows(connection, _q.replay_jobs, **pairs, **before)
+
+
+async def _audit(connection: Connection, action: str, jobs: Sequence[TupleRow], who: str, why: str) -> None:
+    columns: dict[str, object] = {
+        name: [row[at] for row in jobs] for at, name in enumerate(("lanes", "seqs", "mappings", "keys"))
+    }
+    await connection.execute(_q.audit, {"who": who, "action": action, "why": why, **columns})

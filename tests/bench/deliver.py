@@ -1,0 +1,163 @@
+"""Compositions → how fast a worker delivers them to a sandbox over HTTP, beside the HTTP client alone."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import orjson
+
+from replicator.database import connected, migrate, pooled
+from replicator.ehr.client import Client, Ehr, Flat, Limits, Subject, VersionUid
+from replicator.ehr.compose import Stamp, compose
+from replicator.ehr.deliver import Delivery
+from replicator.ehr.deliver_plans import Plans
+from replicator.ehr.identity import ehr_id
+from replicator.ehr.job import Job, Jobs
+from replicator.ehr.lanes_taken import Lanes
+from replicator.ehr.mapping import parse_mapping
+from replicator.ehr.queue import append
+from replicator.ehr.sandbox.server import Sandbox
+from replicator.wal.lsn import Lsn
+from replicator.wal.messages import Column, Relation
+from replicator.wal.transactions import Change, Kind
+from replicator.work import Pace, Worker
+from tests.bench.bench import Bench
+from tests.bench.place import database
+from tests.bench.result import Result, at_least
+
+_OPT = Path(__file__).parents[1] / "ehrbase" / "pulse.opt"
+_MAPPING = """\
+system: bench
+namespace: bench
+ctx: {language: en, territory: CM, setting: other care, composer: Clinic, time: at}
+tables:
+  readings:
+    key: id
+    patient: patient_id
+    template: replicator.pulse.v1
+    fields:
+      pulse_encounter/pulse/any_event:0/rate: {column: rate, unit: /min}
+"""
+_NAMES = ("id", "patient_id", "rate", "at")
+#: The EHRs are there in both cases.
+_SET_HOME = """
+UPDATE ehr_lanes SET ehr_id = %(ehr)s::uuid, system_id = %(system)s::text
+WHERE id IN (SELECT lane FROM ehr_sync_queue WHERE ehr_id = %(ehr)s::uuid)
+"""
+_PATIENTS, _AT_ONCE = 200, 16
+
+
+def deliver(bench: Bench) -> Iterator[Result]:
+    """The same compositions for the same patients, to a sandbox that is a process of its own."""
+    count = bench.count(3000, 500)
+    ours: list[float] = []
+    alone: list[float] = []
+    for run in bench.each(f"deliver: {count:,} compositions"):
+        with database(bench.serve(), f"deliver_{run}") as dsn:
+            argv = [sys.executable, "-m", "tests.bench.deliver", dsn]
+            with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as sandbox:
+                assert sandbox.stdin is not None and sandbox.stdout is not None, "both are pipes"
+                url = sandbox.stdout.readline().decode().strip()
+                jobs = _jobs(count)
+                alone.append(count / asyncio.run(_alone(url, jobs, "alone")))
+                ours.append(count / asyncio.run(_delivered(dsn, url, jobs)))
+                sandbox.stdin.close()
+    yield Result("deliver", ours, "compositions/s", "its HTTP client alone", alone, at_least(0.8))
+
+
+def _jobs(count: int) -> list[Job]:
+    made = Jobs(parse_mapping(_MAPPING, "bench"), lambda *asked: None, {})
+    relation = Relation(1, "public", "readings", "f", tuple(Column(n, 25, -1, n == "id") for n in _NAMES))
+    found: list[Job] = []
+    for number in range(count):
+        row = (str(number), f"p{number % _PATIENTS}", str(50 + number % 60), "2026-03-01 08:30:00+00")
+        found += made.of(Change(Kind.INSERT, relation, None, row, number), Lsn(0x1000))
+    return found
+
+
+async def _alone(url: str, jobs: Sequence[Job], system: str) -> float:
+    """How long the requests take that cannot be avoided, as fast as they can be made."""
+    mapping = parse_mapping(_MAPPING.replace("bench", system), "bench")
+    async with Client(url, limits=Limits(connections=_AT_ONCE)) as client:
+        plan = await Plans(client, mapping).of(mapping.tables["readings"])
+        homes = await _ehrs(client, system)
+        composed = compose(plan, _row(jobs[0]), Stamp("1", jobs[0].change))  # type: ignore[arg-type]  # it fits
+        waiting = list(enumerate(jobs))
+
+        async def send() -> None:
+            while waiting:
+                number, _ = waiting.pop()
+                ehr = homes[number % _PATIENTS]
+                uid = VersionUid(f"00000000-0000-4000-8000-{number:012d}", ehr.system, 1)
+                answer = await client.create(ehr.id, Flat("replicator.pulse.v1", composed), uid)
+                assert answer.ok, answer.summary
+
+        begun = time.perf_counter()
+        await asyncio.gather(*(send() for _ in range(_AT_ONCE)))
+        return time.perf_counter() - begun
+
+
+def _row(job: Job) -> dict[str, str | None]:
+    found: dict[str, str | None] = orjson.loads(job.snapshot or b"{}")
+    return found
+
+
+async def _ehrs(client: Client, namespace: str) -> list[Ehr]:
+    made = []
+    for number in range(_PATIENTS):
+        ehr = await client.ensure_ehr(ehr_id(namespace, f"p{number}"), Subject(f"p{number}", namespace))
+        assert isinstance(ehr, Ehr)
+        made.append(ehr)
+    return made
+
+
+async def _delivered(dsn: str, url: str, jobs: Sequence[Job]) -> float:
+    """How long a worker takes for all of them, from the queue to the last one recorded."""
+    await migrate(dsn, "replicator")
+    async with connected(dsn, "feed", schema="replicator") as storage, storage.transaction():
+        await append(storage, jobs)
+    mapping = parse_mapping(_MAPPING, "bench")
+    async with (
+        pooled(dsn, "work", schema="replicator", most=4) as connect,
+        Client(url, limits=Limits(connections=_AT_ONCE)) as client,
+    ):
+        homes = await _ehrs(client, "bench")
+        async with connect() as storage:
+            for ehr in homes:
+                known = {"ehr": ehr.id, "system": ehr.system}
+                await storage.execute(_SET_HOME, known)
+        delivery = Delivery(client, Jobs(mapping, lambda *asked: None, {}), Plans(client, mapping))
+        worker, stop = Worker(Lanes(connect, "bench", 60.0), delivery, Pace(_AT_ONCE)), asyncio.Event()
+
+        async def until_empty() -> None:
+            async with connect() as storage:
+                asked = "SELECT EXISTS (SELECT FROM ehr_lanes WHERE state <> 'idle')"
+                while (await (await storage.execute(asked)).fetchone()) != (False,):
+                    await asyncio.sleep(0.02)
+            stop.set()
+            await asyncio.Event().wait()
+
+        begun = time.perf_counter()
+        await worker.run(stop, until_empty())
+        seconds = time.perf_counter() - begun
+        async with connect() as storage:
+            done = await (await storage.execute("SELECT count(*) FROM ehr_sync_queue_done")).fetchone()
+        assert done == (len(jobs),), "every one is delivered"
+        return seconds
+
+
+async def _sandbox(dsn: str) -> None:
+    async with Sandbox(dsn) as sandbox:
+        async with Client(sandbox.url) as client:
+            assert (await client.upload_template(_OPT.read_bytes())).ok
+        print(sandbox.url, flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(_sandbox(sys.argv[1]))

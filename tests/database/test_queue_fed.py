@@ -1,0 +1,192 @@
+"""What the log says becomes jobs in the transaction of the checkpoint, and nothing else does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from replicator.database import connected, migrate, pooled
+from replicator.ehr.job import Jobs
+from replicator.ehr.mapping import parse_mapping
+from replicator.ehr.queue import Feed, Meanings
+from replicator.ehr.queue_found import Finder
+from replicator.wal.lsn import Lsn
+from replicator.wal.messages import Column, Relation
+from replicator.wal.transactions import Change, Kind
+from tests.database.queued import AT, NAMES, Clinic, jobs_of_clinic, prepared
+from tests.fixtures.children import StartChild
+from tests.fixtures.postgres import Database
+
+_MAPPING = """\
+system: clinic
+namespace: clinic
+ctx: {language: en, territory: CM, setting: other care, composer: Clinic, time: at}
+tables:
+  readings:
+    key: id
+    patient: patient_id
+    template: replicator.pulse.v1
+    fields:
+      pulse_encounter/pulse/any_event:0/rate: {column: rate, unit: /min}
+    ignore: [composition_id]
+"""
+_PARTS = """\
+system: clinic
+namespace: clinic
+ctx: {language: en, territory: CM, setting: other care, composer: Clinic, time: at}
+tables:
+  orders:
+    key: id
+    patient: patient_id
+    template: replicator.pulse.v1
+    fields: {pulse_encounter/context/location: at}
+    groups:
+      pulse_encounter/pulse:
+        rows: {table: items, parent: {order_id: id}, order: order_id}
+        fields:
+          any_event:0/rate: {column: rate, unit: /min}
+"""
+_RULES = "bucket_definitions: {all: {data: [SELECT * FROM readings]}}"
+_TABLE = """CREATE TABLE readings (
+    id text PRIMARY KEY, patient_id text, rate integer, at timestamptz, composition_id text)"""
+
+
+def inserted(count: int) -> list[Change]:
+    relation = Relation(
+        1, "public", "readings", "f", tuple(Column(name, 25, -1, name == "id") for name in NAMES)
+    )
+    return [
+        Change(Kind.INSERT, relation, None, (str(n), f"p{n % 7}" if n % 5 else None, "70", AT, "t"), n)
+        for n in range(count)
+    ]
+
+
+async def test_a_transaction_too_large_for_memory_is_appended_as_any_other(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await migrate(database.dsn, "spilled")
+    await migrate(database.dsn, "held")
+    monkeypatch.setattr("replicator.ehr.queue._HELD", 30)
+    meanings = Meanings(jobs_of_clinic())
+    for schema in ("spilled", "held"):
+        async with connected(database.dsn, "feed", schema=schema) as storage:
+            for lsn in (Lsn(0x100), Lsn(0x200)):
+                async with storage.transaction():
+                    feed = Feed(meanings)
+                    for change in inserted(100):
+                        await feed.add([change], lsn)
+                        if feed.is_full and schema == "spilled":
+                            await feed.spill(storage)
+                    await feed.send(storage)
+    columns = "lane, seq, record_key, patient, commit_lsn, ordinal, snapshot, priority, may_merge, trouble"
+    query = f"SELECT {columns} FROM {{}}.ehr_sync_queue ORDER BY lane, seq"
+    spilled = database.execute(query.format("spilled"))
+    assert len(spilled) == 200 and spilled == database.execute(query.format("held"))
+    lanes = "SELECT id, name, patient, appended, priority FROM {}.ehr_lanes ORDER BY id"
+    assert database.execute(lanes.format("spilled")) == database.execute(lanes.format("held"))
+    assert database.execute("SELECT count(*) FROM spilled.ehr_arrivals") == [(0,)]
+
+
+async def test_the_checkpoint_and_the_jobs_advance_together(
+    database: Database, tmp_path: Path, children: StartChild
+) -> None:
+    """Killed around a commit, each change is queued once; and what is only copied is not."""
+    await prepared(database)
+    database.execute(_TABLE)
+    database.execute("ALTER TABLE readings REPLICA IDENTITY FULL")
+    database.execute("INSERT INTO readings VALUES ('old', 'p1', 60, now())")
+    database.execute("CREATE PUBLICATION powersync FOR TABLE readings")
+    (tmp_path / "ehr.yaml").write_text(_MAPPING)
+    (tmp_path / "rules.yaml").write_text(_RULES)
+    config = tmp_path / "replicator.yaml"
+    ehr = {"mapping": "ehr.yaml", "url": "http://127.0.0.1:9/nowhere"}
+    config.write_text(json.dumps({"source": {"dsn": database.dsn}, "rules": "rules.yaml", "ehr": ehr}))
+    argv = ("run", "--only", "replicate", "--config", config)
+    first = children(*argv)
+    await asyncio.to_thread(first.wait_for, "streaming")
+    expected = []
+    for number in range(6):
+        database.execute(f"INSERT INTO readings VALUES ('{number}', 'p1', {60 + number}, now())")
+        expected.append((str(number), "create"))
+    database.execute("UPDATE readings SET rate = 99 WHERE id = '3'")
+    # What a delivery writes back is not a clinical change.
+    database.execute("UPDATE readings SET composition_id = 'x'")
+    database.execute("DELETE FROM readings WHERE id = 'old'")
+    expected += [("3", "update"), ("old", "delete")]
+    query = "SELECT record_key, operation FROM replicator.ehr_sync_queue ORDER BY lane, seq"
+    killed_at = [("stored", 1), ("appended", 2), ("stored", 2)]
+    for at in killed_at:
+        await asyncio.to_thread(first.kill)
+        first = children(*argv, kill_at=at)
+        database.execute("INSERT INTO readings VALUES (%s, 'p1', 1, now())", [f"{at}"])
+        expected.append((f"{at}", "create"))
+        async with asyncio.timeout(60):
+            while first.code is None and len(database.execute(query)) < len(expected):
+                await asyncio.sleep(0.02)
+    await asyncio.to_thread(first.kill)
+    last = children(*argv)
+    await asyncio.to_thread(last.wait_for, "streaming")
+    async with asyncio.timeout(60):
+        while len(database.execute(query)) < len(expected):
+            await asyncio.sleep(0.02)
+    last.terminate()
+    assert await asyncio.to_thread(last.wait) == 0, last.stderr
+    assert database.execute(query) == expected
+
+
+async def test_a_job_waits_with_all_that_is_known_of_it(database: Database) -> None:
+    clinic: Clinic = await prepared(database)
+    await clinic.append(clinic.put("readings", {"id": "1", "patient_id": None, "rate": "1", "at": AT}))
+    found = database.execute(
+        "SELECT state, trouble, patient, created_at IS NOT NULL FROM replicator.ehr_sync_queue"
+    )
+    assert found == [("waiting", "no patient", None, True)]
+
+
+async def test_a_patient_is_found_by_way_of_other_rows(database: Database) -> None:
+    clinic = await prepared(database)
+    database.execute("CREATE TABLE visits (id integer PRIMARY KEY, patient_id text)")
+    database.execute("INSERT INTO visits VALUES (1, 'p1'), (2, NULL)")
+    record = parse_mapping(
+        _MAPPING.replace(
+            "patient: patient_id",
+            "patient: {column: patient_id, through: visits, key: id, patient: patient_id}",
+        ),
+        "ehr.yaml",
+    )
+    async with pooled(database.dsn, "find", most=1) as source:
+        finder = Finder(source)
+        feed = Feed(Meanings(Jobs(record, finder.find, {}), finder))
+        rows = [("a", "1"), ("b", "2"), ("c", "3")]
+        changes = [
+            change._replace(new=(*row, "70", AT, "t")) for change, row in zip(inserted(3), rows, strict=True)
+        ]
+        await feed.add(changes, Lsn(0x100))
+        async with connected(clinic.dsn, "feed", schema="replicator") as storage, storage.transaction():
+            await feed.send(storage)
+    found = database.execute(
+        "SELECT record_key, patient, trouble FROM replicator.ehr_sync_queue ORDER BY record_key"
+    )
+    assert found == [("a", "p1", None), ("b", None, "no patient"), ("c", None, "no patient")]
+
+
+async def test_a_part_of_a_row_that_is_gone_is_no_job(database: Database) -> None:
+    await prepared(database)
+    database.execute("CREATE TABLE orders (id text PRIMARY KEY, patient_id text, at timestamptz)")
+    database.execute("INSERT INTO orders VALUES ('1', 'p1', now())")
+    record = parse_mapping(_PARTS, "ehr.yaml")
+    async with pooled(database.dsn, "find", most=1) as source:
+        finder = Finder(source)
+        feed = Feed(Meanings(Jobs(record, finder.find, {}), finder))
+        relation = Relation(
+            2, "public", "items", "f", (Column("order_id", 25, -1, True), Column("rate", 25, -1, False))
+        )
+        for ordinal, order in enumerate(("1", "gone")):
+            await feed.add([Change(Kind.INSERT, relation, None, (order, "70"), ordinal)], Lsn(0x100))
+        async with connected(database.dsn, "feed", schema="replicator") as storage, storage.transaction():
+            await feed.send(storage)
+    found = database.execute("SELECT record_key, patient, operation, snapshot FROM replicator.ehr_sync_queue")
+    assert found == [("1", "p1", "update", None)]
