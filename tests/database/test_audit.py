@@ -19,7 +19,7 @@ from replicator.database import connected
 from replicator.errors import ConfigError
 from replicator.observe.audit import Audit, Seen, audit
 from replicator.rules.model import Rules
-from tests.database.test_verify import RULES, config, replicating, rules
+from tests.database.test_verify import RULES, config, in_force, replicating, rules
 from tests.fixtures.postgres import Database
 from tests.oracle.tight import bounded
 
@@ -56,7 +56,7 @@ def users(seen: Seen) -> set[str | None]:
 
 
 async def look(config: Config, rules: Rules, table: str, row_id: str, at: datetime | None = None) -> Audit:
-    return await audit(config, rules, table, row_id, at=at, everywhere=False)
+    return await audit(config, in_force(rules), table, row_id, at=at, everywhere=False)
 
 
 async def test_a_row_that_moves_was_seen_by_each_in_turn(
@@ -82,7 +82,7 @@ async def test_users_are_found_through_lookups(database: Database, config: Confi
         found = await look(config, rules, "public.letters", "l30/0")
         by_bucket = {one.held.bucket: users(one) for one in found.seen}
         assert by_bucket.pop('1#team["t2"]') == expected
-        assert by_bucket == {f'read["{who}"]': {who} for who in expected}
+        assert by_bucket == {f'1#read["{who}"]': {who} for who in expected}
         assert {one.held.object_type for one in found.seen} == {"letters", "post"}
         [(gone,)] = database.execute("SELECT id FROM teams WHERE team = 't2' ORDER BY id LIMIT 1")
         [(left,)] = database.execute("DELETE FROM teams WHERE id = %s RETURNING member", [gone])
@@ -91,7 +91,7 @@ async def test_users_are_found_through_lookups(database: Database, config: Confi
         [team] = [one for one in found.seen if one.held.bucket == '1#team["t2"]']
         assert users(team) == expected
         assert left in {who.user for who, _, until in team.who if until is not None}
-        [post] = [one for one in found.seen if one.held.bucket == f'read["{left}"]']
+        [post] = [one for one in found.seen if one.held.bucket == f'1#read["{left}"]']
         assert post.held.until is not None
 
 
@@ -151,7 +151,7 @@ async def test_of_very_many_ops_only_those_of_todays_buckets_are_read(
         database.execute("VACUUM replicator.ops")
         with bounded({"replicator.observe.audit.READ_MAX": 10}):
             few = await look(config, rules, "visits", "7")
-            every = await audit(config, rules, "visits", "7", at=None, everywhere=True)
+            every = await audit(config, in_force(rules), "visits", "7", at=None, everywhere=True)
     assert places(few) == [('1#mine["u3"]', True)] and "--everywhere" in few.notes[0]
     assert places(every) == [('1#mine["u2"]', False), ('1#mine["u3"]', True)]
 
