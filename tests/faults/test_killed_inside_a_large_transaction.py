@@ -52,7 +52,7 @@ async def test_half_a_million_rows_are_stored_once_and_in_little_memory(
     clinic.assert_stored_once()
     clinic.assert_not_ahead()
     differing = (
-        "SELECT count(*) FROM replicator.ops FULL JOIN vital_signs AS v ON object_id = v.id::text "
+        "SELECT count(*) FROM replicator.history FULL JOIN vital_signs AS v ON object_id = v.id::text "
         "WHERE object_type IS DISTINCT FROM 'users' AND (data::jsonb ->> 'heart_rate_bpm')::integer IS "
         "DISTINCT FROM heart_rate_bpm AND bucket IS DISTINCT FROM '1#user_data[\"' || patient_id || '\"]'"
     )
