@@ -173,7 +173,9 @@ class Copier:
         """Whether only the set in preparation reads a table, and whether that needs it read once more."""
         relation, wanted = table.relation, self._wanted
         oid, where = relation.oid, (relation.namespace, relation.name)
-        state = self._copies.tables[oid]
+        state = self._copies.tables.get(oid)
+        if state is None:
+            return  # lost a moment ago, by what the log says; it is looked at again
         if state.for_rules != (for_rules := wanted.for_rules(*where)):
             await deploy.set_for(self._storage, wanted.slot, oid, for_rules)
             state.for_rules = for_rules
