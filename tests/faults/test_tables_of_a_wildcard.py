@@ -40,14 +40,14 @@ async def test_tables_come_and_go(database: Database, tmp_path: Path, children: 
     await clinic.build(tables=TABLES)
     running = clinic.run()
     clinic.catch_up()
-    may = [('ward["w0"]', "visits_may", "may", 10), ('ward["w1"]', "visits_may", "may", 10)]
+    may = [('1#ward["w0"]', "visits_may", "may", 10), ('1#ward["w1"]', "visits_may", "may", 10)]
     assert database.execute(_HELD) == may
     database.execute("CREATE TABLE visits_july (id integer PRIMARY KEY, ward text, note text)")
     database.execute("INSERT INTO visits_july VALUES (1, 'w0', 'new'), (2, NULL, 'of no ward')")
     running.wait_for("copied", n=2)
     clinic.catch_up()
-    assert database.execute(_HELD) == [('ward["w0"]', "visits_july", "july", 1), *may]
+    assert database.execute(_HELD) == [('1#ward["w0"]', "visits_july", "july", 1), *may]
     database.execute("ALTER TABLE visits_may RENAME TO gone")
     running.wait_for("table gone")
     clinic.catch_up()
-    assert database.execute(_HELD) == [('ward["w0"]', "visits_july", "july", 1)]
+    assert database.execute(_HELD) == [('1#ward["w0"]', "visits_july", "july", 1)]
