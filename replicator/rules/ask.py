@@ -16,50 +16,23 @@ nothing and is told; the others go on.
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice, product
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from typing import NamedTuple, TypeAlias
 
 from replicator.rules import keys
+from replicator.rules.asked import A_CALL, Values, Way, Work, size
+from replicator.rules.asked import Asked as Asked
 from replicator.rules.compile import Need
-from replicator.rules.compute import jsontext
-from replicator.rules.compute.expressions import plain
 from replicator.rules.compute.scalars import EvaluationError, truth
-from replicator.rules.expression import Dialect, Expression, Found, Request, Scalar
+from replicator.rules.expression import Dialect, Scalar
 from replicator.rules.model import Definition, Each, Find, ForEach, Key, ParameterQuery, Variant, When
 
 #: By lookup and key: the values to which it leads.
 Answers: TypeAlias = Mapping[Need, Collection[tuple[Scalar, ...]]]
-#: Members that a query goes through for one request: a client can send any number.
+#: Members that a query goes through, and keys that it looks for at once: a client can send any number.
 MOST_WAYS = 250_000
-#: What each step of a query has brought, in one of the ways through it.
-Way: TypeAlias = tuple[tuple[Scalar, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Who asks: what the token says, verified, and what the client says, which is not."""
-
-    user_id: str | None
-    jwt: Mapping[str, Any] = field(default_factory=dict)
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    subscription: Mapping[str, Any] = field(default_factory=dict)
-
-    def value(self, request: Request) -> Scalar:
-        match request.what:
-            case "user_id":
-                return self.user_id
-            case "jwt":
-                return jsontext.printed(dict(self.jwt))
-            case "token_parameters":
-                claimed = self.jwt.get("parameters")
-                claimed = claimed if isinstance(claimed, Mapping) else {}
-                return jsontext.printed({**claimed, "user_id": self.user_id})
-            case "parameters":
-                return jsontext.printed(dict(self.parameters))
-            case "subscription":
-                return jsontext.printed(dict(self.subscription))
-        raise AssertionError(f"a request has no {request.what}")
 
 
 class Granted(NamedTuple):
@@ -91,15 +64,21 @@ class Answer:
 Asking: TypeAlias = Generator[set[Need], Answers, Answer]
 
 
-def ask(definitions: Iterable[Definition], asked: Asked, dialect: Dialect) -> Asking:
-    """Which buckets of these definitions the request leads to."""
+def ask(
+    definitions: Iterable[Definition], asked: Asked, dialect: Dialect, work: Work | None = None
+) -> Asking:
+    """Which buckets of these definitions the request leads to.
+
+    What one request asks by several subscriptions is the same `work`.
+    """
+    values = Values(asked, dialect, work or Work())
     answer = Answer([], [], {})
     granted: dict[str, Granted] = {}
     running = []
     for definition in definitions:
         for variant in definition.variants:
             for query in variant.queries:
-                running.append(_Run(definition, variant, query, asked, dialect))
+                running.append(_Run(definition, variant, query, values))
     while running:
         running = [run for run in running if not run.is_at_end(answer)]
         needs = {need for run in running for need in run.needs}
@@ -121,11 +100,10 @@ class _Run:
     """One parameter query on its way through its steps, on all ways at once."""
 
     def __init__(
-        self, definition: Definition, variant: Variant, query: ParameterQuery, asked: Asked, dialect: Dialect
+        self, definition: Definition, variant: Variant, query: ParameterQuery, values: Values
     ) -> None:
         self._definition, self._variant, self._query = definition, variant, query
-        self._asked, self._dialect = asked, dialect
-        self._kept: dict[Expression, Scalar | frozenset[Scalar]] = {}
+        self._values = values
         self._step = 0
         self._ways: list[Way] = [()]
         #: By way, the keys whose values it waits for.
@@ -158,6 +136,7 @@ class _Run:
             return
         ways = ((*way, values) for way, needs in self._waiting for need in needs for values in found[need])
         self._ways, self._waiting = list(dict.fromkeys(ways)), []
+        self._values.found(len(self._ways))
         self._step += 1
 
     def granted(self, answer: Answer) -> list[Granted]:
@@ -165,7 +144,8 @@ class _Run:
         made: list[Granted] = []
         try:
             for way in self._ways:
-                values = [self._value(expr, way) for expr in self._query.values]
+                values = [self._values.of(expr, way) for expr in self._query.values]
+                self._values.spend(A_CALL + sum(map(size, values)))
                 as_text = self._variant.as_text or (False,) * len(values)
                 values = [
                     keys.as_text(value) if is_text else value
@@ -190,51 +170,37 @@ class _Run:
     def _go(self) -> None:
         match self._query.steps[self._step]:
             case When(condition):
-                self._ways = [(*way, ()) for way in self._ways if truth(self._value(condition.test, way))]
+                self._ways = [(*way, ()) for way in self._ways if truth(self._values.of(condition.test, way))]
             case ForEach(of):
-                ways = ((*way, member) for way in self._ways for member in _members(self._value(of, way)))
-                self._ways = list(islice(ways, MOST_WAYS + 1))
-                if len(self._ways) > MOST_WAYS:
-                    raise EvaluationError(f"more than {MOST_WAYS:,} members of arrays")
+                ways = [(way, self._values.pairs(of, way)) for way in self._ways]
+                many = sum(len(members) for _, members in ways)
+                self._check(many)
+                self._values.spend(A_CALL * many)
+                self._ways = [(*way, member) for way, members in ways for member in members]
             case Find(lookup, wanted):
-                self._waiting = [
-                    (way, needs) for way in self._ways if (needs := self._needs(lookup, wanted, way))
-                ]
+                options = [(way, [self._options(part, way) for part in wanted]) for way in self._ways]
+                if any(isinstance(part, Each) for part in wanted):
+                    self._check(sum(prod(map(len, found)) for _, found in options))
+                waiting = [(way, self._needs(lookup, found)) for way, found in options]
+                self._waiting = [(way, needs) for way, needs in waiting if needs]
                 self._ways = []
                 return
         self._step += 1
 
-    def _needs(self, lookup: str, wanted: Sequence[Key], way: Way) -> list[Need]:
-        options = [self._options(part, way) for part in wanted]
-        found = [keys.key(values) for values in product(*options)]
-        return list(dict.fromkeys((lookup, keys.short(key)) for key in found if key is not None))
+    def _check(self, many: int) -> None:
+        """That so many ways are not too many to go."""
+        if many > MOST_WAYS:
+            raise EvaluationError(f"more than {MOST_WAYS:,} members of arrays")
 
-    def _options(self, part: Key, way: Way) -> list[Scalar]:
-        if not isinstance(part, Each):
-            return [self._value(part, way)]
-        array = self._value(part.of, way)
-        return [] if array is None else jsontext.members(array)
+    def _options(self, part: Key, way: Way) -> Sequence[Scalar]:
+        if isinstance(part, Each):
+            return self._values.members(part.of, way)
+        return [self._values.of(part, way)]
 
-    def _value(self, expr: Expression, way: Way) -> Scalar:
-        def leaf(part: Expression) -> Scalar:
-            if isinstance(part, Request):
-                return self._asked.value(part)
-            if isinstance(part, Found):
-                return way[part.step][part.at]
-            raise AssertionError(f"{type(part).__name__} in what is asked about a request")
-
-        return plain(expr, leaf, self._dialect, self._kept)
-
-
-def _members(text: Scalar) -> list[tuple[Scalar, Scalar]]:
-    """Key and value of each member of a JSON array or object; of anything else, itself."""
-    if text is None:
-        return []
-    if not isinstance(text, str):
-        raise EvaluationError("json_each needs the text of a JSON array or object")
-    value = jsontext.parsed(text)
-    if isinstance(value, dict):
-        return [(key, jsontext.scalar_of(member)) for key, member in value.items()]
-    if isinstance(value, list):
-        return [(at, jsontext.scalar_of(member)) for at, member in enumerate(value)]
-    return [(None, jsontext.scalar_of(value))]
+    def _needs(self, lookup: str, options: Iterable[Sequence[Scalar]]) -> list[Need]:
+        needs: dict[Need, None] = {}
+        for values in product(*options):
+            self._values.spend(A_CALL + sum(map(size, values)))
+            if (key := keys.key(values)) is not None:
+                needs[lookup, keys.short(key)] = None
+        return list(needs)

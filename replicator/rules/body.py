@@ -7,7 +7,7 @@ from itertools import count, product
 from typing import Any
 
 from replicator.rules import keys
-from replicator.rules.columns.shapes import column_at, metadata
+from replicator.rules.columns.shapes import Shape, column_at, metadata
 from replicator.rules.columns.types import Types
 from replicator.rules.columns.values import kind_of, quote, scalar
 from replicator.rules.compute import jsontext
@@ -15,7 +15,19 @@ from replicator.rules.compute.code import Code
 from replicator.rules.compute.expressions import EvaluationError, test, type_of, value
 from replicator.rules.compute.scalars import reason
 from replicator.rules.expression import Column, Expression, Metadata, Now, Scalar
-from replicator.rules.model import Brought, Each, Join, Key, Lookup, Predicate, Rules, Term, Variant, Window
+from replicator.rules.model import (
+    Brought,
+    Each,
+    Join,
+    Key,
+    Lookup,
+    Predicate,
+    Put,
+    Rules,
+    Term,
+    Variant,
+    Window,
+)
 from replicator.wal.messages import Relation, Row
 
 #: Told of what could not be evaluated: what it was for, which row, and why.
@@ -84,15 +96,39 @@ class Body:
 
     def placed(self, variant: Variant, output: str, at: int, words: list[str]) -> None:
         """Close a term: the row is in the bucket of these values."""
+        self._bucket(variant, words)
+        self._say("else:")
+        self._say(f"    made.append((bucket, {output!r}, {at}))")
+        self._close(variant.name)
+
+    def put(
+        self, variant: Variant, output: str, words: list[str], shape: Shape, subkey: Callable[[Row], str]
+    ) -> Callable[[Row, float], Put | None]:
+        """Close the only term, and answer the function: it puts a row into that bucket, or does not."""
+        self._bucket(variant, words)
+        self._say("    bucket = None")
+        self._close(variant.name)
+        name = self._code.name
+        row_id, data = f"{name(shape.id, 'id')}(row)", f"{name(shape.encode, 'encode')}(row)"
+        place = f"bucket, {output!r}, row_id, {name(subkey, 'subkey')}(row), data"
+        last = [
+            "if bucket is None:",
+            "    return None",
+            f"row_id, data = {row_id}, {data}",
+            "if row_id is None or data is None:",
+            "    return None",
+            f"return {name(tuple.__new__, 'make')}({name(Put, 'Put')}, ({place}))",
+        ]
+        return self._code.function("row, now", [*self._preamble, "bucket = None", *self._lines, *last])
+
+    def _bucket(self, variant: Variant, words: list[str]) -> None:
+        """Name the bucket of these values, and open what is to be done where it cannot have that name."""
         bucket = repr(f"{variant.name}[") + "".join(
             f" + {word}" + (" + ','" if place < len(words) - 1 else "") for place, word in enumerate(words)
         )
         self._say(f"bucket = {bucket} + ']'")
         self._say(f"if {self._code.name(len, 'length')}(bucket) > {keys.MOST_IN_A_NAME}:")
         self._say(f"    {self._failed}({variant.name!r}, row, 'a value is too long to name a bucket')")
-        self._say("else:")
-        self._say(f"    made.append((bucket, {output!r}, {at}))")
-        self._close(variant.name)
 
     def needed(self, name: str, term: Term, join: Join) -> None:
         self._open()

@@ -24,6 +24,7 @@ from replicator.rules.expression import Scalar
 from replicator.rules.model import (
     DataQuery,
     Lookup,
+    Put,
     Rules,
     TableName,
     Variant,
@@ -76,6 +77,8 @@ class Compiled(NamedTuple):
     looks_up: frozenset[str] = frozenset()
     #: Where it is of two sets of rules, each by itself: a row may have been met by the one and not the other.
     parts: tuple[Compiled, ...] = ()
+    #: Where it can have a row in one bucket only: what puts a new one there, all in one.
+    put: Callable[[Row, float], Put | None] | None = None
 
 
 def compile_rules(
@@ -98,10 +101,11 @@ def compile_rules(
     windows = _windows_of(queries, lookups)
     dues = maker.dues(windows)
     shapes, shape_at = maker.shapes(query for _, query in queries)
+    subkey = maker.subkey(key_at)
     made = Compiled(
         relation,
         f"{relation.oid}/",
-        maker.subkey(key_at),
+        subkey,
         maker.place(queries, shape_at),
         shapes,
         maker.entries(lookups),
@@ -115,6 +119,7 @@ def compile_rules(
         maker.entries(writes),
         bool(writes),
         frozenset(join.lookup for _, query in queries for term in query.terms for join in term.joins),
+        put=maker.put(queries, shapes, subkey),
     )
     return made
 
@@ -158,6 +163,22 @@ class _Maker:
             body.placed(variant, self._output(query), at, with_values)
         names = [(variant.name, self._output(query), at) for variant, query, _, at in terms]
         return body.function("row, now", may_repeat=len(set(names)) < len(names))
+
+    def put(
+        self,
+        queries: list[tuple[Variant, DataQuery]],
+        shapes: Sequence[Shape],
+        subkey: Callable[[Row], str],
+    ) -> Callable[[Row, float], Put | None] | None:
+        """What `place`, a shape and `subkey` do of a row one after another, where there is one way only."""
+        terms = [(variant, query, term) for variant, query in queries for term in query.terms]
+        if len(terms) != 1 or terms[0][2].joins or terms[0][2].is_many:
+            return None
+        variant, query, term = terms[0]
+        body = Body(self._rules, self._relation, self._types, self._failed)
+        body.suffix = self._suffix(query.table)
+        words = body.term(variant, term)
+        return body.put(variant, self._output(query), words, shapes[0], subkey)
 
     def place_joined(
         self, queries: list[tuple[Variant, DataQuery]], shape_at: Sequence[int]
@@ -207,7 +228,10 @@ class _Maker:
         code, prefix = Code(), f"{self._relation.oid}/"
         short = code.name(keys.short, "short")
         if len(key_at) == 1:
-            return code.function("row", [f"return {prefix!r} + {short}(row[{key_at[0]}] or '')"])
+            # What `short` leaves as it is, as nearly every key, is not taken to it.
+            is_short = f"{code.name(len, 'length')}(key) <= {keys.MOST_IN_A_KEY} and key[:1] != '#'"
+            lines = [f"key = row[{key_at[0]}] or ''", f"if {is_short}:", f"    return {prefix!r} + key"]
+            return code.function("row", [*lines, f"return {prefix!r} + {short}(key)"])
         columns = key_at or range(len(self._relation.columns))
         words = ", ".join(f"row[{at}]" for at in columns)
         dumps = code.name(orjson.dumps, "dumps")

@@ -38,6 +38,8 @@ class Limits(NamedTuple):
     terms: int = 100
     #: Kinds of bucket that one stream may come to.
     variants: int = 100
+    #: Tables that all streams of a file read, counted once more for each alternative.
+    reads: int = 50_000
 
 
 LIMITS = Limits()
@@ -51,6 +53,8 @@ class Context:
     dialect: Dialect = EDITION_1
     #: None: nobody looked, so nothing is said about unknown tables and columns.
     tables: Tables | None = None
+    #: Whether conditions that hold for every row of these tables are refused.
+    is_strict: bool = True
     limits: Limits = LIMITS
     lookups: dict[str, Lookup] = field(default_factory=dict)
     warnings: list[Warned] = field(default_factory=list)
@@ -61,6 +65,8 @@ class Context:
     requests: dict[str, Expression] = field(default_factory=dict)
     #: Which of `ctes` and `requests` something refers to, as (kind, name): `("with", "mine")`.
     used: set[tuple[str, str]] = field(default_factory=set)
+    #: What counts for `limits.reads` so far.
+    reads: int = 0
     _columns: dict[TableName, Mapping[str, int] | None] = field(default_factory=dict)
 
     def refuse(self, node: Node | None, key: str, what: str, offset: int | None = None) -> None:

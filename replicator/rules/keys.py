@@ -22,13 +22,13 @@ from replicator.rules.expression import Scalar
 #: What is part of an index has to stay far below a page, also in the longest characters: a bucket's name, and
 #: a lookup's key together with the row that it is there for.
 MOST_IN_A_NAME = 600
-_MOST_IN_A_KEY = 300
+MOST_IN_A_KEY = 300
 MOST_REAL = int(float_info.max)
 
 
 def short(text: str) -> str:
     """The text itself, or what stands for it in an index if it is long; no two texts have the same."""
-    if len(text) <= _MOST_IN_A_KEY and text[:1] != "#":
+    if len(text) <= MOST_IN_A_KEY and text[:1] != "#":
         return text
     return "#" + sha256(text.encode()).hexdigest()
 

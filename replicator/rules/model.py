@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from replicator.rules.expression import EDITION_1, Dialect, Expression
-from replicator.wal.names import matches
+from replicator.wal.names import is_wildcard, matches
 
 
 class Put(NamedTuple):
@@ -46,7 +46,7 @@ class TableName:
 
     @property
     def is_wildcard(self) -> bool:
-        return self.name.endswith("%") or (self.namespace or "").endswith("%")
+        return is_wildcard(self.name) or is_wildcard(self.namespace or "")
 
     def matches(self, namespace: str, name: str) -> bool:
         return matches(self.namespace or "public", namespace) and matches(self.name, name)
@@ -116,6 +116,11 @@ class Term:
     windows: tuple[Window, ...] = ()
     #: What must be the value of a parameter as well, with the place of that parameter.
     same: tuple[tuple[int, Key | Brought], ...] = ()
+
+    @property
+    def is_many(self) -> bool:
+        """Whether it can lead one row into several buckets."""
+        return any(isinstance(part, Each) for part in (*self.values, *(other for _, other in self.same)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,15 +49,18 @@ def load_rules(path: Path, tables: Tables | None = None) -> Rules:
     return parse_rules(read(path, hint), str(path), tables)
 
 
-def parse_rules(text: str, file: str, tables: Tables | None = None) -> Rules:
-    """The rules that a text means; `file` is for messages, `tables` is what the source has, if known."""
+def parse_rules(text: str, file: str, tables: Tables | None = None, *, is_strict: bool = True) -> Rules:
+    """The rules that a text means; `file` is for messages, `tables` is what the source has, if known.
+
+    Unless it `is_strict`, what is refused because of the tables alone is only warned of.
+    """
     document = parse(text, file, tags=(f"!{ACCEPT}",))
     parts: dict[str, Entry] = {}
     for entry in document.entries(document.root):
         if entry.name not in TOP:
             document.refuse(entry.key, shown(entry.name), f"unknown key{nearest(entry.name, TOP)}")
         parts[entry.name] = entry
-    context = Context(document, tables=tables)
+    context = Context(document, tables=tables, is_strict=is_strict)
     if "config" in parts:
         context.dialect = read_config(context, parts["config"].value)
     _read_with(context, parts.get("with"))

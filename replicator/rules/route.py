@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from replicator.errors import NewUnready, OldUnready, SourceUnready
 from replicator.marks import mark
 from replicator.rules import keys
 from replicator.rules.beside import together
@@ -22,7 +23,7 @@ from replicator.rules.compile import Compiled, Placed, compile_rules
 from replicator.rules.expression import Scalar
 from replicator.rules.model import Put, Remove, Rules
 from replicator.wal.messages import Relation, Row
-from replicator.wal.transactions import Change, Kind
+from replicator.wal.transactions import Change, Kind, relations_of
 
 
 class Truncated(NamedTuple):
@@ -67,17 +68,30 @@ Intent = Put | Remove | Truncated | Enter | Leave
 Intend = Callable[[Intent], None]
 #: A tuple first and its type after: half the price of calling the type.
 _make = tuple.__new__
+#: Looked up once: an Enum's member takes longer to find than a row to pass.
+_TRUNCATE = Kind.TRUNCATE
+
+
+#: A bucket, the type and id that clients know the row by there, and its subkey.
+_Place = tuple[str, str, str, str]
 
 
 class Router:
     """The rules, and what has been compiled of them so far; perhaps with new ones beside them."""
 
-    def __init__(self, rules: Rules, types: Types = BUILT_IN, beside: Rules | None = None) -> None:
+    def __init__(
+        self, rules: Rules, types: Types = BUILT_IN, beside: Rules | None = None, *, is_beside: bool = False
+    ) -> None:
         self.rules, self.types = rules, types
         #: The new ones alone.
-        self.new = None if beside is None else Router(beside, types)
+        self.new = None if beside is None else Router(beside, types, is_beside=True)
+        self._is_beside = is_beside
+        #: All that is to be in force, where some of it is beside what is.
+        self.next: Rules | None = None
         #: By oid, tables of which the new ones have not seen every row: of a row that changes all is said.
         self.anew: set[int] = set()
+        #: Whether a table's copy is still to begin: until then nobody needs what the log tells of its rows.
+        self.is_to_come: Callable[[int], bool] = lambda oid: False
         #: By oid: the relation it was compiled for, and what it came to.
         self._tables: dict[int, tuple[Relation, Compiled | None]] = {}
         #: By oid: where a table's primary key stands, as the catalogue has it.
@@ -100,12 +114,13 @@ class Router:
         self.types = types
         if self.new is not None:
             self.new.learn(types)
-        self._tables = {oid: (table[0], self._compile(table[0])) for oid, table in self._tables.items()}
+        known = [relation for relation, _ in self._tables.values()]
+        self._tables = {relation.oid: (relation, self._compile_or_pass(relation)) for relation in known}
 
     def compiled(self, relation: Relation) -> Compiled | None:
         known = self._tables.get(relation.oid)
         if known is None or known[0] is not relation:
-            known = self._tables[relation.oid] = relation, self._compile(relation)
+            known = self._tables[relation.oid] = relation, self._compile_or_pass(relation)
         return known[1]
 
     def known(self, oid: int) -> Compiled | None:
@@ -114,33 +129,34 @@ class Router:
 
     def is_joined(self, changes: Iterable[Change]) -> bool:
         """Whether any of these changes takes more than the change itself to be routed."""
-        relations = {id(change.relation): change.relation for change in changes}
-        tables = [self.compiled(relation) for relation in relations.values()]
+        tables = [self.compiled(relation) for relation in relations_of(changes)]
         return any(table is not None and table.is_joined for table in tables)
 
     def route(self, changes: Iterable[Change], now: float = 0.0) -> list[Intent]:
         """What buckets and lookups should come to hold because of these changes, in their order."""
         intents: list[Intent] = []
-        tables = self._tables
+        intend = intents.append
+        met: Relation | None = None
+        table: Compiled | None = None
+        put: Callable[[Row, float], Put | None] | None = None
         for change in changes:
-            relation = change.relation
-            known = tables.get(relation.oid)
-            if known is None or known[0] is not relation:
-                table = self.compiled(relation)
-            else:
-                table = known[1]
+            kind, relation, old, new, _, _ = change
+            if relation is not met:
+                met, table = relation, self.compiled(relation)
+                put = None if table is None else table.put
             if table is None:
                 continue
-            if change.kind is Kind.TRUNCATE:
-                intents.append(Truncated(table.prefix))
+            if kind is _TRUNCATE:
+                intend(Truncated(table.prefix))
                 continue
-            old, new = change.old, change.new
-            before = table.place(old, now) if old is not None else ()
-            after = table.place(new, now) if new is not None else ()
-            if before or after:
-                move(table, old, new, before, after, intents.append)
+            if put is not None and old is None and new is not None:
+                # A new row with one bucket to go to, as most are.
+                if (intent := put(new, now)) is not None:
+                    intend(intent)
+            else:
+                _place(table, old, new, now, intend)
             if table.has_entries:
-                enter(table, old, new, now, intents.append, is_anew=relation.oid in self.anew)
+                enter(table, old, new, now, intend, is_anew=relation.oid in self.anew)
         return intents
 
     def written(self, changes: Iterable[Change], now: float) -> list[Written]:
@@ -158,9 +174,26 @@ class Router:
                     found.append(said)
         return found
 
+    def _compile_or_pass(self, relation: Relation) -> Compiled | None:
+        """The log may describe a table as it was before these rules came into question."""
+        try:
+            return self._compile(relation)
+        except SourceUnready:
+            if not self.is_to_come(relation.oid):
+                raise
+            return None
+
     def _compile(self, relation: Relation) -> Compiled | None:
         key_at = self._keys.get(relation.oid) or _key_at(relation)
-        compiled = compile_rules(self.rules, relation, self.types, key_at, self._fail)
+        try:
+            compiled = compile_rules(self.rules, relation, self.types, key_at, self._fail)
+        except SourceUnready as error:
+            if self._is_beside:
+                raise NewUnready(error.what, error.hint) from error
+            if self.next is None:
+                raise
+            Router(self.next, self.types, is_beside=True)._compile(relation)
+            raise OldUnready(error.what, error.hint) from error
         return compiled if self.new is None else together(compiled, self.new.compiled(relation))
 
     def all_rules(self) -> tuple[Rules, ...]:
@@ -193,6 +226,21 @@ def _key_at(relation: Relation) -> tuple[int, ...]:
     return tuple([at for at, column in enumerate(relation.columns) if column.name == "id"])
 
 
+def _place(table: Compiled, old: Row | None, new: Row | None, now: float, intend: Intend) -> None:
+    """A row that was the one is the other: it may leave buckets, and come to some."""
+    after = table.place(new, now) if new is not None else ()
+    if old is None and new is not None and len(after) == 1:
+        bucket, output, at = after[0]
+        shape = table.shapes[at]
+        row_id, data = shape.id(new), shape.encode(new)
+        if row_id is not None and data is not None:
+            intend(_make(Put, (bucket, output, row_id, table.subkey(new), data)))
+        return
+    before = table.place(old, now) if old is not None else ()
+    if before or after:
+        move(table, old, new, before, after, intend)
+
+
 def move(
     table: Compiled,
     old: Row | None,
@@ -204,18 +252,10 @@ def move(
 ) -> None:
     """A row that belonged there belongs here. Where it stays it is put again, unless it is the same.
 
-    One bucket may hold a row for several reasons, which may show it differently: the last of them counts.
+    One bucket may hold a row for several reasons, which may show it differently: the last that can counts.
     """
     shapes = table.shapes
-    if not before and len(after) == 1:
-        # A new row in one bucket, as most are.
-        assert new is not None, "nothing is placed of no row"
-        bucket, output, at = after[0]
-        row_id, data = shapes[at].id(new), shapes[at].encode(new)
-        if row_id is not None and data is not None:
-            intend(_make(Put, (bucket, output, row_id, table.subkey(new), data)))
-        return
-    gone: dict[tuple[str, str, str, str], int] = {}
+    gone: dict[_Place, list[int]] = {}
     if before:
         assert old is not None, "nothing was placed of no row"
         old_subkey = table.subkey(old)
@@ -224,15 +264,14 @@ def move(
             if at != last:
                 last, row_id = at, shapes[at].id(old)
             if row_id is not None:
-                gone[bucket, output, row_id, old_subkey] = at
+                gone.setdefault((bucket, output, row_id, old_subkey), []).append(at)
     if after:
         assert new is not None, "nothing is placed of no row"
         _put(table, new, after, gone, intend, is_same)
     if gone:
         for place in sorted(gone):
-            shape = shapes[gone[place]]
             # What could not be shown was never put.
-            if not shape.is_computed or shape.encode(old) is not None:  # type: ignore[arg-type]  # asserted above
+            if any(not shapes[at].is_computed or shapes[at].encode(old) is not None for at in gone[place]):  # type: ignore[arg-type]  # asserted above
                 intend(Remove(*place))
 
 
@@ -240,39 +279,32 @@ def _put(
     table: Compiled,
     row: Row,
     after: Sequence[Placed],
-    gone: dict[tuple[str, str, str, str], int],
+    gone: dict[_Place, list[int]],
     intend: Intend,
     is_same: bool,
 ) -> None:
     """Put a row where it belongs; what is there already is not gone."""
     shapes, subkey = table.shapes, table.subkey(row)
-    last, row_id, data = -1, None, None
-    if len(after) > 1:
-        after = _last_of_each(table, row, after)
+    here: dict[_Place, list[int]] = {}
+    last, row_id = -1, None
     for bucket, output, at in after:
         if at != last:
-            last, row_id, data = at, shapes[at].id(row), None
-        if row_id is None:
-            continue
-        place = bucket, output, row_id, subkey
-        if is_same and gone.get(place) == at:
+            last, row_id = at, shapes[at].id(row)
+        if row_id is not None:
+            here.setdefault((bucket, output, row_id, subkey), []).append(at)
+    shown: dict[int, str | None] = {}
+    for place, reasons in here.items():
+        if is_same and gone.get(place) == reasons:
             del gone[place]
             continue
-        if data is None:
-            data = shapes[at].encode(row)
-        if data is not None:
-            if gone:
+        for at in reversed(reasons):
+            if at not in shown:
+                shown[at] = shapes[at].encode(row)
+            data = shown[at]
+            if data is not None:
                 gone.pop(place, None)
-            intend(_make(Put, (bucket, output, row_id, subkey, data)))
-
-
-def _last_of_each(table: Compiled, row: Row, after: Sequence[Placed]) -> Sequence[Placed]:
-    """Each place once, as the last reason for it has it."""
-    last: dict[tuple[str, str, str | None], Placed] = {}
-    for placed in after:
-        bucket, output, at = placed
-        last[bucket, output, table.shapes[at].id(row) if len(table.shapes) > 1 else ""] = placed
-    return after if len(last) == len(after) else list(last.values())
+                intend(_make(Put, (*place, data)))
+                break
 
 
 def enter(

@@ -160,7 +160,9 @@ def column_at(relation: Relation, name: str) -> int:
             return at
     raise SourceUnready(
         f'table "{relation.namespace}"."{relation.name}" has no column "{name}", which the rules need',
-        "Correct the rule, or add the column to the table and to the publication's column list.",
+        "Correct the rule, or add the column to the table and to the publication's column list.\n"
+        "With rules that do not need it, in the file that the configuration names or by `replicator rules\n"
+        "deploy`, it goes on: everything is copied again, and readers keep what they see until then.",
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Final
 
 from replicator.rules.compute.code import Code
@@ -17,7 +16,7 @@ from replicator.rules.compute.functions import FUNCTIONS, computing
 from replicator.rules.compute.jsontext import members
 from replicator.rules.compute.scalars import EvaluationError as EvaluationError
 from replicator.rules.compute.scalars import truth, type_name
-from replicator.rules.expression import Call, Dialect, Expression, Literal, Request, Scalar
+from replicator.rules.expression import Call, Dialect, Expression, Literal, Scalar
 
 Leaf = Callable[[Expression], str]
 #: The type of a leaf, if it is known: see `type_of`.
@@ -169,39 +168,11 @@ def _constants(array: Scalar) -> frozenset[Scalar] | None:
         return None
 
 
-def plain(
-    expr: Expression,
-    leaf_value: Callable[[Expression], Scalar],
-    dialect: Dialect,
-    kept: dict[Expression, Scalar | frozenset[Scalar]] | None = None,
-) -> Scalar:
-    """The expression's value, computed by walking it.
-
-    `kept` is where what is of the request alone stays for the next time, if the request is the same.
-    """
+def plain(expr: Expression, leaf_value: Callable[[Expression], Scalar], dialect: Dialect) -> Scalar:
+    """The expression's value, computed by walking it."""
 
     def of(part: Expression) -> Scalar:
-        if kept is None or not _is_of_request(part):
-            return walk(part)
-        if part not in kept:
-            kept[part] = walk(part)
-        return kept[part]  # type: ignore[return-value]  # what is a set is not a request's
-
-    def is_member(value: Scalar, array: Expression) -> Scalar:
-        """Membership in an array that stays the same."""
-        text = of(array)
-        if value is None or text is None:
-            return None
-        assert kept is not None
-        as_set = Call("members", (array,))
-        if as_set not in kept:
-            kept[as_set] = frozenset(members(text))
-        return +(value in kept[as_set])  # type: ignore[operator]  # it has just been made
-
-    def walk(part: Expression) -> Scalar:
         match part:
-            case Call("in", (one, array)) if kept is not None and _is_of_request(array):
-                return is_member(of(one), array)
             case Literal(known):
                 return known
             case Call("and", args):
@@ -218,18 +189,6 @@ def plain(
         return leaf_value(part)
 
     return of(expr)
-
-
-@lru_cache(1 << 12)
-def _is_of_request(expr: Expression) -> bool:
-    """Whether it is about the request, and nothing else."""
-    match expr:
-        case Request():
-            return True
-        case Call(_, args):
-            about = [arg for arg in args if not isinstance(arg, Literal)]
-            return bool(about) and all(map(_is_of_request, about))
-    return False
 
 
 def type_of(expr: Expression, column_type: Typing) -> str | None:

@@ -95,7 +95,9 @@ def _walk(value: Any, steps: tuple[str, ...], edition_1: bool) -> Any:
     return value
 
 
-def extractor(operator: str, dialect: Dialect) -> Callable[[Scalar, Scalar], Scalar]:
+def extractor(
+    operator: str, dialect: Dialect, parse: Callable[[str], Any] = parsed
+) -> Callable[[Scalar, Scalar], Scalar]:
     """`->`, `->>` or `json_extract`, as this edition understands it."""
     is_path = operator == "json_extract"
     fixed = dialect.fixed_json_extract
@@ -107,7 +109,7 @@ def extractor(operator: str, dialect: Dialect) -> Callable[[Scalar, Scalar], Sca
         steps = steps_of(way, is_path, not fixed)
         if steps is None:
             raise EvaluationError("a JSON path begins with $.")
-        part = _walk(parsed(text), steps, not fixed)
+        part = _walk(parse(text), steps, not fixed)
         if part is _MISSING:
             return None
         if operator == "->" or (part is None and not fixed):
@@ -173,3 +175,17 @@ def overlaps(a: Scalar, b: Scalar) -> int | None:
     if a is None or b is None:
         return None
     return +bool((set(members(a)) & set(members(b))) - {None})
+
+
+def pairs(text: Scalar) -> list[tuple[Scalar, Scalar]]:
+    """Key and value of each member of a JSON array or object; of anything else, itself."""
+    if text is None:
+        return []
+    if not isinstance(text, str):
+        raise EvaluationError("json_each needs the text of a JSON array or object")
+    value = parsed(text)
+    if isinstance(value, dict):
+        return [(key, scalar_of(member)) for key, member in value.items()]
+    if isinstance(value, list):
+        return [(at, scalar_of(member)) for at, member in enumerate(value)]
+    return [(None, scalar_of(value))]

@@ -195,7 +195,9 @@ def not_distinct(a: Scalar, b: Scalar) -> int:
 
 def between(value: Scalar, low: Scalar, high: Scalar) -> int | None:
     above, below = less_or_equal(low, value), less_or_equal(value, high)
-    return None if above is None or below is None else above and below
+    if above == 0 or below == 0:
+        return 0  # whatever the other bound is
+    return None if above is None or below is None else 1
 
 
 def in_list(value: Scalar, *members: Scalar) -> int | None:

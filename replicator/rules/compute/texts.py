@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import base64 as codec
 import re
-from collections.abc import Callable
-from functools import lru_cache
 from typing import Final
 
+from replicator.rules.compute.patterns import matches
 from replicator.rules.compute.scalars import EvaluationError, as_blob, as_integer, as_text
 from replicator.rules.expression import Scalar
 
 #: Characters of a computed text: more than clients take in a row, and no burden.
 MOST_CHARACTERS: Final = 32 * 1024 * 1024
+#: Python looks for each character of a text among those to trim one by one.
+_FEW: Final = 16
 _UUID: Final = re.compile("[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
 
 
@@ -63,12 +64,28 @@ def replace(value: Scalar, old: Scalar, new: Scalar) -> str | None:
     return text.replace(what, by)
 
 
-def trimmer(trim: Callable[[str, str], str]) -> Callable[..., str | None]:
-    def trimmed(value: Scalar, characters: Scalar = " ") -> str | None:
-        text, which = as_text(value), as_text(characters)
-        return None if text is None or which is None else trim(text, which)
+def trim(value: Scalar, characters: Scalar = " ") -> str | None:
+    return ltrim(rtrim(value, characters), characters)
 
-    return trimmed
+
+def ltrim(value: Scalar, characters: Scalar = " ") -> str | None:
+    text, which = as_text(value), as_text(characters)
+    if text is None or which is None:
+        return None
+    if len(which) <= _FEW:
+        return text.lstrip(which)
+    among = frozenset(which)
+    return text[next((at for at, one in enumerate(text) if one not in among), len(text)) :]
+
+
+def rtrim(value: Scalar, characters: Scalar = " ") -> str | None:
+    text, which = as_text(value), as_text(characters)
+    if text is None or which is None:
+        return None
+    if len(which) <= _FEW:
+        return text.rstrip(which)
+    among = frozenset(which)
+    return text[: next((at for at in range(len(text), 0, -1) if text[at - 1] not in among), 0)]
 
 
 def _units(text: str) -> bytes | None:
@@ -114,34 +131,11 @@ def instr(value: Scalar, part: Scalar) -> int | None:
     return (length(text[:at]) or 0) + 1 if at >= 0 else 0
 
 
-@lru_cache(256)
-def _pattern(pattern: str) -> re.Pattern[str]:
-    """Each part between two `%` is found as early as can be, and never looked for again: none is slow."""
-    parts = [""]
-    escaped = False
-    for character in pattern:
-        if escaped or character not in "\\%_":
-            parts[-1] += re.escape(character)
-            escaped = False
-        elif character == "\\":
-            escaped = True
-        elif character == "_":
-            parts[-1] += "."
-        else:
-            parts.append("")
-    if escaped:
-        raise EvaluationError("a LIKE pattern ends with its escape character")
-    first, *middle = parts
-    last = f".*{middle.pop()}" if middle else ""
-    return re.compile(first + "".join(f"(?>.*?{part})" for part in middle) + last, re.DOTALL)
-
-
 def like(value: Scalar, pattern: Scalar) -> int | None:
-    """As in Postgres: cases differ, `%` is anything, `_` one character, a backslash makes either itself."""
     text, form = as_text(value), as_text(pattern)
     if text is None or form is None:
         return None
-    return +(_pattern(form).fullmatch(text) is not None)
+    return +matches(text, form)
 
 
 def ilike(value: Scalar, pattern: Scalar) -> int | None:

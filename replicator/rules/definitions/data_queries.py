@@ -53,6 +53,8 @@ def _read(statement: Statement, placements: Placements | None) -> DataQuery:
     scope = DataScope(RowScope(statement, source), placements.parameters if placements else ())
     columns = _columns(statement, scope)
     _check_id(statement, source, columns)
+    if source.alias is not None:
+        statement.check_alias(source.table, source.alias, source.location)
     where = select.get("whereClause")
     terms = placements.terms(statement, where, scope) if placements else ()
     output = source.alias or (None if source.table.is_wildcard else source.table.name)
@@ -117,7 +119,7 @@ def check_types(
     placements: Placements, types: list[frozenset[str | None]], may_read_null: list[bool]
 ) -> None:
     """Warn where a parameter is compared with what its values are never equal to, or equal to by accident."""
-    for statement, at, shown, kind, location, is_null in placements.compared:
+    for statement, at, shown, kind, location, is_null, is_each in placements.compared:
         if is_null and at < len(may_read_null) and may_read_null[at]:
             statement.warn(NULL_IN_JSON, location)
         if placements.as_text[at] or not types[at]:
@@ -125,5 +127,7 @@ def check_types(
         if all(known_types.differ(kind, other) for other in types[at]):
             others = " or ".join(sorted(other or "" for other in types[at]))
             name = placements.parameters[at]
-            what = f"{shown} is {kind} and bucket.{name} is {others}: these are never equal"
-            statement.warn(f"{what}; compare {shown}::text", location)
+            whose = f"a member of {shown}" if is_each else shown
+            what = f"{whose} is {kind} and bucket.{name} is {others}: these are never equal"
+            remedy = f"write bucket.{name}::text" if is_each else f"compare {shown}::text"
+            statement.warn(f"{what}; {remedy}", location)

@@ -16,7 +16,7 @@ _OF_EVERY_TOKEN = frozenset({"iss", "aud", "exp", "nbf", "iat", "jti", "typ"})
 _OF_EVERYBODY = frozenset({"authenticated", ""})
 #: What many tokens say alike.
 _ROLES = frozenset({"role", "roles"})
-_PATHS = frozenset({"->", "->>", "json_extract"})
+PATHS = frozenset({"->", "->>", "json_extract"})
 _STEP = re.compile(r"[.\[]")
 
 
@@ -43,7 +43,7 @@ def says(constant: Literal) -> bool:
 def is_claim(expr: Expression) -> bool:
     """Whether this is a claim that a token may lack, perhaps in another form."""
     match expr:
-        case Call(name, (inner, Literal())) if name in _PATHS:
+        case Call(name, (inner, Literal())) if name in PATHS:
             return _is_of_token(inner) and not is_of_every_token(expr)
         case Call(name, (inner, *_)) if name.startswith("cast ") or name in ("lower", "upper"):
             return is_claim(inner)
@@ -54,7 +54,7 @@ def _is_of_token(expr: Expression) -> bool:
     match expr:
         case Request(what):
             return what in VERIFIED - {"user_id"}
-        case Call(name, (inner, Literal())) if name in _PATHS:
+        case Call(name, (inner, Literal())) if name in PATHS:
             return _is_of_token(inner)
     return False
 
@@ -62,7 +62,7 @@ def _is_of_token(expr: Expression) -> bool:
 def is_of_every_token(expr: Expression) -> bool:
     """Whether it is about nothing but what every token says."""
     match expr:
-        case Call(name, (Request("jwt"), Literal(str() as path))) if name in _PATHS:
+        case Call(name, (Request("jwt"), Literal(str() as path))) if name in PATHS:
             return _keys(path)[0] in _OF_EVERY_TOKEN
         case Call(_, args):
             about = [arg for arg in args if not isinstance(arg, Literal)]
@@ -73,9 +73,9 @@ def is_of_every_token(expr: Expression) -> bool:
 def is_role(expr: Expression) -> bool:
     """Whether it is what many tokens say alike: rows that have it are not one user's."""
     match expr:
-        case Call(name, (inner, Literal(str() as path))) if name in _PATHS:
+        case Call(name, (inner, Literal(str() as path))) if name in PATHS:
             return _is_of_token(inner) and not _ROLES.isdisjoint(_keys(path))
-        case Call(name, (inner, Literal(int()))) if name in _PATHS:
+        case Call(name, (inner, Literal(int()))) if name in PATHS:
             return is_role(inner)
     return False
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from replicator.rules.columns.types import BUILT_IN
 from replicator.rules.compute import expressions
-from replicator.rules.definitions.danger import CLIENT
+from replicator.rules.definitions.requests import CLIENT
 from replicator.rules.expression import Call, Column, Expression, Literal, Request
 
 INTEGER_OIDS = frozenset({16, 20, 21, 23, 26})
 REAL_OIDS = frozenset({700, 701})
 BYTEA = 17
+CHAR, UUID = 1042, 2950
+JSON = frozenset({114, 3802})
 #: Where the types that come with Postgres end; beyond, a number says nothing.
 FIRST_CUSTOM_OID = 16384
 #: What is a number or a time in the source, and text in the rules.
@@ -24,7 +27,7 @@ RANKS = {"integer": 1, "real": 1, "number": 1, "text": 2, "blob": 3}
 class Types(Protocol):
     """What knows the types of the columns in scope."""
 
-    def oid(self, column: str) -> int | None: ...
+    def oid(self, column: Column) -> int | None: ...
 
 
 def type_of(expr: Expression, scope: Types) -> str | None:
@@ -32,8 +35,8 @@ def type_of(expr: Expression, scope: Types) -> str | None:
 
     def leaf(part: Expression) -> str | None:
         match part:
-            case Column(name):
-                return type_of_oid(scope.oid(name))
+            case Column():
+                return type_of_oid(scope.oid(part))
             case Request():
                 return "text"
         return None
@@ -55,6 +58,31 @@ def type_of_oid(oid: int | None) -> str | None:
     return "blob" if oid == BYTEA else "text"
 
 
+def oid_of_members(expr: Expression, scope: Types) -> int | None:
+    """Of a column that is an array: the type of its members."""
+    oid = scope.oid(expr) if isinstance(expr, Column) else None
+    return None if oid is None else element_of(oid)
+
+
+def type_of_members(array: Expression, scope: Types) -> str | None:
+    """What the members of an array column are in expressions, if it is known."""
+    oid = oid_of_members(array, scope)
+    # An array within an array is JSON text again, and JSON is whatever it is.
+    return None if oid is None or oid in JSON else type_of_oid(oid)
+
+
+def element_of(oid: int) -> int | None:
+    """The type of what an array that comes with Postgres holds."""
+    found = BUILT_IN.find(oid)
+    return found.element if found.kind == "array" else None
+
+
+def is_no_array(oid: int) -> bool:
+    """Whether no value of a type that comes with Postgres is an array, nor text that may be one."""
+    is_text = type_of_oid(oid) == "text" and oid not in NUMBERS.keys() | TIMES.keys() | {UUID, CHAR}
+    return oid < FIRST_CUSTOM_OID and element_of(oid) is None and not is_text
+
+
 def differ(one: str | None, other: str | None) -> bool:
     """Whether values of these two types are never equal, and always in the same order."""
     return one is not None and other is not None and RANKS[one] != RANKS[other]
@@ -74,6 +102,8 @@ def shown(expr: Expression) -> str:
             return f"the {'value' if what in CLIENT else 'claim'} {name}"
         case Call(name, args) if name.startswith("cast "):
             return f"{shown(args[0])}::{name.removeprefix('cast ')}"
+        case Call("case"):
+            return "CASE"
         case Call(name, args) if name.isidentifier() or not args:
             return f"{name}({', '.join(shown(arg) for arg in args)})"
         case Call(_, args):
@@ -90,5 +120,5 @@ def named(expr: Expression, kind: str, scope: Types) -> str:
 
 def native_of(expr: Expression, scope: Types) -> str | None:
     """What a column is in the source, if that is a number or a time, and it is text here."""
-    oid = scope.oid(expr.name) if isinstance(expr, Column) else None
+    oid = scope.oid(expr) if isinstance(expr, Column) else None
     return None if oid is None else NUMBERS.get(oid) or TIMES.get(oid)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from replicator.rules.definitions.telling import tells_apart
 from replicator.rules.expression import Call, Column, Expression, Metadata
 from replicator.rules.model import Brought, DataQuery, Each, Key, Lookup, Term
 
@@ -62,7 +63,7 @@ def _held(term: Term, lookups: Mapping[str, Lookup], is_wildcard: bool) -> Held:
     elsewhere: set[int] = set()
     for at, place in (*enumerate(term.values), *term.same):
         key: Key = _brought(term, place, lookups) if isinstance(place, Brought) else place
-        if not _tells_rows_apart(key, is_wildcard):
+        if not tells_rows_apart(key, is_wildcard):
             constants.append(Constant(at, key))
         elif isinstance(place, Brought) and not _joins_rows(term, place, lookups, is_wildcard):
             elsewhere.add(at)
@@ -79,18 +80,19 @@ def _joins_rows(term: Term, place: Brought, lookups: Mapping[str, Lookup], is_wi
     """Whether it depends on the row which rows of the other table are asked."""
     join = term.joins[place.join]
     keys = lookups[join.lookup].keys
-    return _tells_rows_apart(join.key, is_wildcard) and all(_tells_rows_apart(key, True) for key in keys)
+    return tells_rows_apart(join.key, is_wildcard) and all(tells_rows_apart(key, True) for key in keys)
 
 
-def _tells_rows_apart(key: Key, is_wildcard: bool) -> bool:
+def tells_rows_apart(key: Key, is_wildcard: bool) -> bool:
     """Whether rows have different ones; what the table is called tells them apart if there may be several."""
     match key:
         case Each(of):
-            return _tells_rows_apart(of, is_wildcard)
+            return tells_rows_apart(of, is_wildcard)
         case Column():
             return True
         case Metadata():
             return is_wildcard
         case Call(name):
-            return name not in LOSSY and any(_tells_rows_apart(p, is_wildcard) for p in results_of(key))
+            parts = any(tells_rows_apart(part, is_wildcard) for part in results_of(key))
+            return parts and name not in LOSSY and tells_apart(key)
     return False

@@ -192,7 +192,10 @@ def _column(statement: Statement, scope: ParameterScopes, target: Target) -> Cho
     if target.name is None:
         raise NotUnderstood("name each column: `*` cannot be a bucket's parameter", target.location)
     if not target.name:
-        raise NotUnderstood("a name is missing: `… AS name`", target.location)
+        what = "a name is missing: `… AS name`"
+        if "A_Const" in target.node:
+            what += "; to ask only whether there is such a row, write `SELECT FROM table WHERE …`"
+        raise NotUnderstood(what, target.location)
     value = statement.read(target.node, scope)
     about = dependencies(value)
     if about.tables and about.requests:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from replicator.rules.definitions import warn
 from replicator.rules.definitions.json_null import may_read_null
-from replicator.rules.definitions.known_types import differ, shown, type_of
+from replicator.rules.definitions.known_types import differ, shown, type_of, type_of_members
+from replicator.rules.definitions.memberships import check_memberships
 from replicator.rules.definitions.scopes import DataScope, RowScope
 from replicator.rules.definitions.windows import read_windows
 from replicator.rules.expression import BucketParameter, Call, Expression
@@ -69,6 +70,8 @@ class Compared(NamedTuple):
     location: int
     #: Whether they are the text `null` where JSON has null.
     may_read_null: bool = False
+    #: Whether they are the members of an array.
+    is_each: bool = False
 
 
 class Placements:
@@ -135,6 +138,7 @@ class Placements:
 
     def _places(self, statement: Statement, node: SqlNode, scope: DataScope) -> list[Way]:
         test = statement.read(node, scope)
+        check_memberships(statement, test, location_of(node), scope)
         match test:
             case Call("=", (left, right)):
                 return [self._place(statement, left, right, node, scope)]
@@ -175,9 +179,9 @@ class Placements:
         at, value = (left, other) if left is not None else (right, one)
         if at is None or dependencies(value).bucket:
             raise NotUnderstood(FORMS, location_of(node))
-        kind = None if is_each else type_of(value, scope)
+        kind = type_of_members(value, scope) if is_each else type_of(value, scope)
         is_null = not is_each and may_read_null(value, statement.context.dialect)
-        self.compared.append(Compared(statement, at, shown(value), kind, location_of(node), is_null))
+        self.compared.append(Compared(statement, at, shown(value), kind, location_of(node), is_null, is_each))
         return Way(places=(Place(at, Each(value) if is_each else value),))
 
     def _subquery(self, statement: Statement, node: SqlNode, scope: DataScope) -> list[Way]:

@@ -14,6 +14,7 @@ from replicator.text.nodes import nearest
 
 #: Which of the names for a request's values the token vouches for; a client can choose the others freely.
 VERIFIED = frozenset({"user_id", "jwt", "token_parameters"})
+CLIENT = frozenset({"parameters", "subscription"})
 FUNCTIONS = {"user_id": "user_id", "jwt": "jwt", "parameters": "parameters"}
 LEGACY_TABLES = {"token_parameters": "token_parameters", "user_parameters": "parameters"}
 #: What streams call the same.

@@ -34,7 +34,7 @@ class RequestScope:
     def function(self, path: list[str], args: list[Expression], location: int) -> Expression | None:
         return request_function(path, args, location)
 
-    def oid(self, column: str) -> int | None:
+    def oid(self, column: Column) -> int | None:
         return None
 
 
@@ -60,7 +60,7 @@ class EachScope:
     def function(self, path: list[str], args: list[Expression], location: int) -> Expression | None:
         return request_function(path, args, location)
 
-    def oid(self, column: str) -> int | None:
+    def oid(self, column: Column) -> int | None:
         return None
 
 
@@ -90,8 +90,8 @@ class RowScope:
     def function(self, path: list[str], args: list[Expression], location: int) -> Expression | None:
         return None
 
-    def oid(self, column: str) -> int | None:
-        return self.statement.context.type_of(self.source.table, column)
+    def oid(self, column: Column) -> int | None:
+        return self.statement.context.type_of(self.source.table, column.name)
 
     def _unknown(self, path: list[str]) -> str:
         known = [name for name in (self.source.alias, self.source.table.name) if name]
@@ -119,7 +119,7 @@ class ParameterScope:
     def function(self, path: list[str], args: list[Expression], location: int) -> Expression | None:
         return request_function(path, args, location)
 
-    def oid(self, column: str) -> int | None:
+    def oid(self, column: Column) -> int | None:
         return self.row.oid(column)
 
 
@@ -147,7 +147,7 @@ class DataScope:
             raise NotUnderstood(self._request(".".join(path) + "()"), location)
         return None
 
-    def oid(self, column: str) -> int | None:
+    def oid(self, column: Column) -> int | None:
         return self.row.oid(column)
 
     def _place(self, name: str, location: int) -> int:

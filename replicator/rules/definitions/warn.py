@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from replicator.rules.definitions.comparisons import check_comparisons
 from replicator.rules.definitions.known_types import Types, shown
-from replicator.rules.expression import Call, Column, Expression, Found, Request
+from replicator.rules.expression import Call, Column, Expression, Found, Literal
 from replicator.rules.sql.reader import NotUnderstood, Scope, dependencies
 from replicator.rules.sql.sqltext import SqlNode, location_of
 from replicator.rules.sql.statement import Statement
@@ -30,7 +30,7 @@ def check_condition(statement: Statement, test: Expression, node: SqlNode, scope
     """Warn of a condition that NULL makes true, and of comparisons in it that never hold."""
     edition = statement.context.dialect.edition
     if (culprit := opened_by_null(test, edition, statement.present)) is not None:
-        is_claim = isinstance(culprit, Call) and not dependencies(culprit).tables
+        is_claim = isinstance(culprit, Call) and culprit.name != "case" and not dependencies(culprit).tables
         when = f"for a request without {shown(culprit)}" if is_claim else f"where {shown(culprit)} is NULL"
         what = f"this also holds {when}; if that is not meant, add `AND … IS NOT NULL`"
         statement.warn(what, location_of(node))
@@ -83,12 +83,29 @@ class _Opened(NamedTuple):
             case Call("and" | "or", args):
                 found = (self.by(arg, is_negated) for arg in args)
                 return next((culprit for culprit in found if culprit), None)
+            case Call(name, (inner,)) if name == ("is not true" if is_negated else "is true"):
+                return self.by(inner, False)
+            case Call(name, (Call("and" | "or" | "not") as inner,)) if name == (
+                "is not false" if is_negated else "is false"
+            ):
+                return self.by(inner, True)
             case Call("!=", args) if self.edition >= 3 and not is_negated:
-                return self._nullable(args)
+                culprit = self._nullable(args)
             case Call(name, args) if is_negated and name in COMPARISONS:
-                return self._nullable(args)
-            case Column() | Request() | Call("->>" | "->"):
-                return self._nullable((test,)) if is_negated else None
+                culprit = self._nullable(args)
+            case _:
+                culprit = self._culprit(test) if is_negated else None
+        return culprit or self._within(test)
+
+    def _within(self, test: Expression) -> Expression | None:
+        """What makes a condition true that stands after a WHEN in it."""
+        if not isinstance(test, Call):
+            return None
+        whens = range(0, len(test.args) - 1, 2) if test.name == "case" else range(0)
+        for at, arg in enumerate(test.args):
+            culprit = self.by(arg, False) if at in whens else self._within(arg)
+            if culprit is not None:
+                return culprit
         return None
 
     def _nullable(self, args: tuple[Expression, ...]) -> Expression | None:
@@ -106,6 +123,8 @@ class _Opened(NamedTuple):
                 return expr
             case Call("ifnull", (*_, last)):
                 return self._culprit(last)
+            case Call("case", args) if Literal(None) in (*args[1::2], args[-1]):
+                return expr
             case Call(name, inner) if name not in DEFINITE and name not in COMPARISONS:
                 return self._nullable(inner)
         return None

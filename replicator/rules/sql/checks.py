@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from replicator.rules.compute.jsontext import members, steps_of
-from replicator.rules.compute.moments import modifiers_are_known
+from replicator.rules.compute.moments import modifiers_are_known, unixepoch
 from replicator.rules.compute.scalars import EvaluationError
 from replicator.rules.expression import Call, Expression, Literal, Scalar
 from replicator.rules.sql import refusals
@@ -16,6 +16,9 @@ MOST_PARTS = 5_000
 def check_arguments(name: str, args: tuple[Expression, ...], at: int) -> None:
     """Refuse what no row could make right."""
     if what := refusals.of_arguments(name, len(args)):
+        raise NotUnderstood(what, at)
+    if name in ("unixepoch", "datetime") and isinstance(args[0], Literal) and _is_no_moment(args[0].value):
+        what = "this is no moment; the time is now(), as in `recorded_at > now() - interval '90 days'`"
         raise NotUnderstood(what, at)
     constants = tuple(arg.value for arg in args[1:] if isinstance(arg, Literal))
     if len(constants) + 1 < len(args):
@@ -30,6 +33,11 @@ def check_pattern(pattern: Expression, at: int) -> None:
     text = pattern.value if isinstance(pattern, Literal) else ""
     if isinstance(text, str) and (len(text) - len(text.rstrip("\\"))) % 2:
         raise NotUnderstood("a pattern cannot end with its escape character", at)
+
+
+def _is_no_moment(value: Scalar) -> bool:
+    """Text such as 'now', which SQLite reads and the rules do not: nothing would ever come of it."""
+    return isinstance(value, str) and unixepoch(value) is None
 
 
 def _is_path(path: Scalar) -> bool:

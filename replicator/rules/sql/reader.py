@@ -214,6 +214,8 @@ class _Reading:
     def _function(self, node: SqlNode) -> Expression:
         at = node.get("location", 0)
         path = _path(node)
+        if "agg_star" in node:
+            raise NotUnderstood(refusals.of_function(path), at)
         if extra := node.keys() & refusals.CLAUSES.keys():
             raise NotUnderstood(f"{refusals.CLAUSES[min(extra)]} has no place in a function call", at)
         args = self._all(node.get("args", []))

@@ -23,11 +23,15 @@ CLAUSES: Final = {
     "agg_distinct": "DISTINCT",
     "agg_filter": "FILTER",
     "agg_order": "ORDER BY",
-    "agg_star": "*",
     "agg_within_group": "WITHIN GROUP",
     "func_variadic": "VARIADIC",
     "over": "OVER",
 }
+#: What many rows come to.
+_AGGREGATES: Final = frozenset(
+    {"count", "sum", "avg", "min", "max", "every", "bool_and", "bool_or", "array_agg", "string_agg"}
+    | {"json_agg", "jsonb_agg", "json_object_agg", "jsonb_object_agg", "row_number", "rank"}
+)
 _COMPUTE_IT = "; let the source compute it, in a generated column"
 _OPERATORS: Final = {
     "#>": "; write -> '$.a.b'",
@@ -86,6 +90,7 @@ _INSTEAD: Final = {
     "to_timestamp": "datetime(x, 'unixepoch')",
     "date_part": "unixepoch",
     "extract": "unixepoch",
+    "age": "`x > now() - interval '90 days'`",
 }
 
 
@@ -113,6 +118,8 @@ def of_function(path: list[str]) -> str:
     name = ".".join(path)
     if len(path) > 1:
         return f"the function {name} is not known here"
+    if name in _AGGREGATES:
+        return f"{name} is of many rows, and rows are sent one by one: let the client compute it"
     instead = f"; write {_INSTEAD[name]}" if name in _INSTEAD else nearest(name, CALLED)
     return f"the function {name} is not part of the rules language{instead}"
 

@@ -5,9 +5,10 @@ byte, it accepts several statements, it counts nodes in bytes but errors in char
 the text in an error, and it follows any nesting down until the process has no stack left.
 
 The rules know one thing that Postgres' grammar does not: `x IN y` without parentheses, x is a member of the
-JSON array y. Before parsing, such an IN becomes `<>`, which is as long and binds as IN should; afterwards the
-operator at that place is called IN, or NOT IN: `{"A_Expr": {"kind": "AEXPR_OP", "name": [… "IN"], …}}`. The
-list `x IN (1, 2)` stays AEXPR_IN, and `x IN (SELECT …)` a SubLink.
+JSON array y; so is `x IN (y)`, where y can be an array. Before parsing, such an IN becomes `<>`, which is as
+long and binds as IN should; afterwards the operator at that place is called IN, or NOT IN: `{"A_Expr":
+{"kind": "AEXPR_OP", "name": [… "IN"], …}}`. The list `x IN (1, 2)` stays AEXPR_IN, and `x IN (SELECT …)` a
+SubLink.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 import pgparse
 
+from replicator.rules.sql.binding import bind_members
 from replicator.rules.sql.tokens import Token, tokens
 
 SqlNode = dict[str, Any]
@@ -62,6 +64,7 @@ def parse_select(text: str) -> SqlNode:
         raise SqlError("expected a SELECT", 0)
     select: SqlNode = statement["SelectStmt"]
     _name_memberships(select, {len(text[:at].encode()): word for at, word in memberships.items()})
+    bind_members(select, text)
     return select
 
 
@@ -89,7 +92,26 @@ def _is_membership(found: Sequence[Token], i: int) -> bool:
         return not _is_in_position(found, i)
     closing = matching(found, i + 1)
     after = found[closing + 1].text if closing + 1 < len(found) else ""
-    return after in ("->", "->>", "||", "::", "[") and found[i + 2].text not in ("select", "values", "with")
+    if found[min(i + 2, closing)].text in ("select", "values", "with"):
+        return False
+    return after in ("->", "->>", "||", "::", "[") or _is_array(found[i + 2 : closing])
+
+
+def _is_array(within: Sequence[Token]) -> bool:
+    """Whether what stands alone in parentheses can be an array: a column, or a part of JSON.
+
+    To the rules, parentheses around one thing are no list. Where it cannot be an array, it is one: of one.
+    """
+    levels = accumulate(_opening(token) for token in within)
+    top = [token.text for token, level in zip(within, levels, strict=True) if level == 0 or token.text == "("]
+    if "," in top:
+        return False
+    names = within[::2]
+    is_path = len(within) in (1, 3) and all(token.kind in ("name", "quoted") for token in names)
+    if is_path and all(token.text == "." for token in within[1::2]):
+        return within[0].text not in ("bucket", "null", "true", "false")
+    is_parameter = [token.text for token in within[1:4]] == [".", "parameter", "("]
+    return "->" in top or "->>" in top or is_parameter
 
 
 def _is_in_position(found: Sequence[Token], i: int) -> bool:

@@ -7,6 +7,7 @@ what was made of it is then not used (`is_broken`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from yaml import Node, ScalarNode
@@ -17,22 +18,27 @@ from replicator.rules.model import TableName
 from replicator.rules.sql.quoting import kept_word, of_value, texts_in_double_quotes
 from replicator.rules.sql.reader import NotUnderstood, Scope, read, text_of
 from replicator.rules.sql.sqltext import SqlError, SqlNode, location_of, offset_of, parse_select
+from replicator.rules.sql.tokens import tokens
 
-#: Clauses of a SELECT that the language does not have.
+_AS_THEY_ARE = "rows are sent as they are"
+_SAY_WHICH = "a condition must say which rows belong"
+#: Clauses that other SELECTs may have and those of the rules do not, and what to write instead.
 FOREIGN = {
-    "distinctClause": "DISTINCT",
-    "groupClause": "GROUP BY",
-    "havingClause": "HAVING",
-    "sortClause": "ORDER BY",
-    "limitCount": "LIMIT",
-    "limitOffset": "OFFSET",
-    "withClause": "WITH",
-    "valuesLists": "VALUES",
-    "larg": "UNION",
-    "lockingClause": "FOR",
-    "intoClause": "INTO",
-    "windowClause": "WINDOW",
+    "distinctClause": ("DISTINCT", "leave it out: nothing is sent twice"),
+    "groupClause": ("GROUP BY", _AS_THEY_ARE),
+    "havingClause": ("HAVING", _AS_THEY_ARE),
+    "windowClause": ("WINDOW", _AS_THEY_ARE),
+    "sortClause": ("ORDER BY", "order rows on the client"),
+    "limitCount": ("LIMIT", _SAY_WHICH),
+    "limitOffset": ("OFFSET", _SAY_WHICH),
+    "withClause": ("WITH", "write the query where it is used: column IN (SELECT …)"),
+    "valuesLists": ("VALUES", "write a list: x IN (1, 2)"),
+    "larg": ("UNION", "write one query for each"),
+    "lockingClause": ("FOR", "nothing is locked"),
+    "intoClause": ("INTO", "`SELECT * FROM table AS name` names what clients see"),
 }
+ONE_TABLE = "one table is expected after FROM"
+_JOINED = f"{ONE_TABLE}; for a join, write column IN (SELECT column FROM other WHERE …)"
 
 
 #: Of the parser's tree, which has several for each level of the text.
@@ -96,6 +102,20 @@ class Statement:
         at = offset_of(self.text, source.location)
         self.context.check_table(self.node, self.key, source.table, at)
 
+    def check_alias(self, table: TableName, alias: str, location: int, is_short: bool = False) -> None:
+        """Warn where an alias may be meant for short, and becomes the name that clients see."""
+        start = offset_of(self.text, location)
+        words = [(token.text, token.start) for token in tokens(self.text)]
+        quoted = '"' + alias.replace('"', '""') + '"'
+        after = [text for text, at in words if at >= start][3 if table.namespace else 1 :]
+        is_short = is_short or any((one[0], other[0]) == (alias, ".") for one, other in pairwise(words))
+        if is_short and quoted not in after[:2]:
+            what = (
+                f"clients will see these rows in a table called {alias}; write {table.name} "
+                f'without AS if that is not meant, or AS "{alias}" if it is'
+            )
+            self.warn(what, location)
+
     def check_column(self, table: TableName, column: str, location: int) -> None:
         """Warn if the table has no such column."""
         at = offset_of(self.text, location)
@@ -138,16 +158,16 @@ def _inner(part: object) -> Iterable[Any]:
 
 def check_clauses(select: SqlNode) -> None:
     """Refuse what other SELECTs may have and those of the rules do not."""
-    for clause, name in FOREIGN.items():
+    for clause, (name, instead) in FOREIGN.items():
         if clause in select:
-            what = f"{name} is not part of the rules language"
+            what = f"{name} is not part of the rules language; {instead}"
             raise NotUnderstood(what, location_of(select[clause]))
 
 
 def read_source(node: SqlNode) -> Source:
     """What FROM names, if it is a table."""
     if "RangeVar" not in node:
-        raise NotUnderstood(instead_of(node) or "one table is expected after FROM", location_of(node))
+        raise NotUnderstood(instead_of(node) or ONE_TABLE, location_of(node))
     table = node["RangeVar"]
     location = table["location"]
     if "catalogname" in table or "." in table.get("schemaname", ""):
@@ -162,8 +182,10 @@ def read_source(node: SqlNode) -> Source:
 
 
 def instead_of(node: SqlNode) -> str | None:
-    """What to write instead of a function, or of a word that is taken for one, where a table is expected."""
+    """What to write instead of a join, a function, or a word taken for one, where a table is expected."""
     match node:
+        case {"JoinExpr": _}:
+            return _JOINED
         case {"RangeFunction": {"functions": [{"List": {"items": [function, *_]}}, *_]}}:
             if "SQLValueFunction" in function:
                 return of_value(function)

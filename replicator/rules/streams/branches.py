@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import product
 from typing import NamedTuple
 
 from replicator.rules.streams.scoped import (
@@ -26,16 +28,19 @@ class Branch(NamedTuple):
     origins: tuple[Origin, ...]
     conditions: tuple[Condition, ...]
 
-    def plus(self, other: Branch) -> Branch:
-        new = tuple(condition for condition in other.conditions if condition not in self.conditions)
-        return Branch(self.origins + other.origins, self.conditions + new)
+
+def _together(parts: Iterable[Branch]) -> Branch:
+    """What holds where all of these do."""
+    parts = tuple(parts)
+    origins = tuple(origin for part in parts for origin in part.origins)
+    return Branch(origins, tuple(dict.fromkeys(known for part in parts for known in part.conditions)))
 
 
 def branches(flat: Flat, limit: int) -> tuple[Branch, ...]:
     """The branches of a query; each begins with what FROM reads."""
     place = Place(flat.statement, 0)
     first = Branch(flat.origins, ())
-    found = tuple(first.plus(branch) for branch in _alternatives(flat.formula, limit, place))
+    found = tuple(_together((first, branch)) for branch in _alternatives(flat.formula, limit, place))
     if any(len(branch.origins) > MOST_ORIGINS for branch in found):
         raise Refusal(f"more than {MOST_ORIGINS} tables are read, subqueries and `with` included", place)
     return found
@@ -46,18 +51,19 @@ def _alternatives(formula: Formula, limit: int, place: Place) -> list[Branch]:
         case Condition():
             return [Branch((), (formula,))]
         case Some(origins, inner):
-            return [Branch(origins, ()).plus(branch) for branch in _alternatives(inner, limit, place)]
+            first = Branch(origins, ())
+            return [_together((first, branch)) for branch in _alternatives(inner, limit, place)]
         case Either(parts):
             found = [branch for part in parts for branch in _alternatives(part, limit, place)]
             _check(len(found), limit, place)
             return found
         case Every(parts):
-            found = [Branch((), ())]
+            ways, many = [], 1
             for part in parts:
-                more = _alternatives(part, limit, place)
-                _check(len(found) * len(more), limit, place)
-                found = [one.plus(other) for one in found for other in more]
-            return found
+                ways.append(_alternatives(part, limit, place))
+                many *= len(ways[-1])
+                _check(many, limit, place)
+            return [_together(way) for way in product(*ways)]
 
 
 def _check(count: int, limit: int, place: Place) -> None:

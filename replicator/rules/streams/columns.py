@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from replicator.rules.model import Output, Star
 from replicator.rules.sql.reader import NotUnderstood, dependencies
-from replicator.rules.sql.sqltext import offset_of
-from replicator.rules.sql.tokens import tokens
 from replicator.rules.streams.scoped import Flat, Selected, Table, of_one_row
 
 _ONE_TABLE = "all columns must come from one table, because rows are sent as they are there"
@@ -99,20 +97,5 @@ def output_of(flat: Flat, primary: Table) -> str | None:
     """The name of the table that clients see; None: each table's own."""
     if primary.alias is None:
         return None if primary.name.is_wildcard else primary.name.name
-    if len(flat.named) > 1 and not _is_quoted(flat, primary):
-        what = (
-            f"clients will see these rows in a table called {primary.alias}; write {primary.name.name} "
-            f'without AS if that is not meant, or AS "{primary.alias}" if it is'
-        )
-        flat.statement.warn(what, primary.place.location)
+    flat.statement.check_alias(primary.name, primary.alias, primary.place.location, len(flat.named) > 1)
     return primary.alias
-
-
-def _is_quoted(flat: Flat, primary: Table) -> bool:
-    """Whether the alias stands in quotes, which says that it is meant."""
-    text = flat.statement.text
-    start = offset_of(text, primary.place.location)
-    quoted = '"' + (primary.alias or "").replace('"', '""') + '"'
-    words = [token.text for token in tokens(text) if token.start >= start]
-    name_ends = 3 if primary.name.namespace else 1
-    return quoted in words[name_ends : name_ends + 2]

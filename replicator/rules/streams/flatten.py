@@ -9,6 +9,7 @@ from replicator.rules.context import Context
 from replicator.rules.expression import Expression
 from replicator.rules.sql.reader import NotUnderstood
 from replicator.rules.sql.sqltext import SqlNode, location_of
+from replicator.rules.sql.statement import FOREIGN as EVERYWHERE
 from replicator.rules.sql.statement import Statement, instead_of, read_source, targets_of
 from replicator.rules.streams.branches import MOST_ORIGINS
 from replicator.rules.streams.names import Named, Names, named_members, named_table
@@ -27,17 +28,9 @@ from replicator.rules.streams.where import Where
 
 #: What other SELECTs may have and those of streams do not, and what to write instead.
 FOREIGN = {
+    **{clause: known for clause, known in EVERYWHERE.items() if clause != "distinctClause"},
     "larg": ("UNION", "write two conditions with OR between them"),
-    "valuesLists": ("VALUES", "write a list: x IN (1, 2)"),
     "withClause": ("WITH", "name the query under `with:` of the stream"),
-    "groupClause": ("GROUP BY", "a stream holds rows as they are"),
-    "havingClause": ("HAVING", "a stream holds rows as they are"),
-    "windowClause": ("WINDOW", "a stream holds rows as they are"),
-    "sortClause": ("ORDER BY", "order rows on the client"),
-    "limitCount": ("LIMIT", "a condition must say which rows belong"),
-    "limitOffset": ("OFFSET", "a condition must say which rows belong"),
-    "lockingClause": ("FOR", "nothing is locked"),
-    "intoClause": ("INTO", "`SELECT * FROM table AS name` names what clients see"),
 }
 MOST_SUBQUERIES_DEEP = 30
 

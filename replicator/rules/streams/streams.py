@@ -13,7 +13,7 @@ Edition 2 knew less of this language; what it knew means the same here, and so i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from yaml import MappingNode, Node, ScalarNode, SequenceNode
 
@@ -22,7 +22,7 @@ from replicator.rules.definitions.danger import GATED, OPEN, Bond, bond_of
 from replicator.rules.model import DataQuery, Definition, ParameterQuery
 from replicator.rules.sql.reader import NotUnderstood
 from replicator.rules.sql.statement import Statement, open_statement
-from replicator.rules.streams.branches import branches
+from replicator.rules.streams.branches import Branch, branches
 from replicator.rules.streams.columns import output_of, outputs_of, primary_of
 from replicator.rules.streams.flatten import Shared, flatten
 from replicator.rules.streams.scoped import Flat, Place, Refusal
@@ -171,7 +171,9 @@ class _Stream:
         columns, output = outputs_of(flat, primary), output_of(flat, primary)
         text = " ".join(statement.text.split())
         found: list[Reached] = []
-        for branch in branches(flat, self._context.limits.terms):
+        alternatives = branches(flat, self._context.limits.terms)
+        self._check_reads(alternatives, Place(statement, 0))
+        for branch in alternatives:
             check_branch(branch)
             steps, values, term = walk(branch, primary, self._context)
             if len(values) > self._context.limits.parameters:
@@ -183,6 +185,18 @@ class _Stream:
                 self._check_bond(way, data, Place(statement, 0))
             found.append(Reached(steps, values, data, text))
         return found
+
+    def _check_reads(self, alternatives: Sequence[Branch], place: Place) -> None:
+        reads, most = sum(len(branch.origins) for branch in alternatives), self._context.limits.reads
+        self._context.reads += reads
+        if self._context.reads > most:
+            what = (
+                f"this query comes to {len(alternatives)} alternatives, which read {reads:,} tables together"
+            )
+            whole = (
+                f"with all before it, that makes {self._context.reads:,} in this file, of at most {most:,}"
+            )
+            raise Refusal(f"{what}; {whole}: use fewer OR, or fewer tables in each query", place)
 
     def _check_bond(self, way: ParameterQuery, data: DataQuery, place: Place) -> None:
         bond = bond_of(way, [data], self._context.lookups)

@@ -7,6 +7,7 @@ expressions must equal there are the bucket's parameters.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from replicator.rules.context import Context
@@ -68,41 +69,38 @@ class _Walk:
         #: Which members of equalities need no further look.
         self._settled: set[Expression] = set()
         self._far = distances(done, primary.at)
-        self._tables = [table for table in done.tables() if table is not primary]
-        self._members = [m for m in done.members() if done.home(m.of) != primary.at]
+        self._tables = {table.at: table for table in done.tables if table is not primary}
+        self._members = {m.at: m for m in done.members if done.home(m.at) != primary.at}
+        #: The origins that the steps so far have been to.
+        self._been: set[int] = set()
+        #: The tables that can be asked for what is known.
+        self._ready: set[int] = set()
 
     def go(self) -> None:
         """All steps."""
         asked = sorted(self._done.filters.get(REQUEST, ()), key=lambda condition: repr(condition.test))
         self._steps += [When(predicate) for predicate in predicates(asked)]
-        self._settle()
+        for equal in self._done.equals:
+            anywhere = [member for member in equal.members if not origins_of(member)]
+            self._settle(equal, sorted(anywhere, key=lambda member: not isinstance(member, Literal)))
+        about = self._done.about
         while self._tables or self._members:
-            members = next((m for m in self._members if self._known(m.of) is not None), None)
-            if members is not None:
-                self._open(members)
+            members = next((m for at, m in self._members.items() if about[at] <= self._been), None)
+            origin = members or self._next_table()
+            if isinstance(origin, Members):
+                self._open(origin)
             else:
-                self._find(self._next_table())
-            self._settle()
+                self._find(origin)
+            self._been.add(origin.at)
+            for equal in self._done.touching(origin.at):
+                self._settle(equal, equal.of(origin.at))
 
     def _next_table(self) -> Table:
         """One that is asked for what is known; else the one farthest from the goal, as a whole."""
-        for table in self._tables:
-            if any(self._value(equal) and self._own(equal, table) for equal in self._done.equals):
+        for at, table in self._tables.items():
+            if at in self._ready:
                 return table
-        return max(self._tables, key=lambda table: self._far.get(table.at, 0))
-
-    def _own(self, equal: Equal, table: Table) -> bool:
-        return bool(equal.of(table.at) or self._arrays(equal, table))
-
-    def _arrays(self, equal: Equal, table: Table) -> list[Members]:
-        """The arrays in the table's rows of which the equality demands a member, and nothing else does."""
-        return [
-            members
-            for members in self._done.members()
-            if origins_of(members.of) == {table.at}
-            and members.value in equal.members
-            and self._done.is_used_by_value(members)
-        ]
+        return max(self._tables.values(), key=lambda table: self._far.get(table.at, 0))
 
     def _value(self, equal: Equal) -> Expression | None:
         return self._values.get(id(equal))
@@ -121,22 +119,23 @@ class _Walk:
                 return Found(self._opened[at], MEMBER_COLUMNS.index(name))
         return None
 
-    def _settle(self) -> None:
+    def _settle(self, equal: Equal, members: Iterable[Expression]) -> None:
         """Take note of what has become known: the first of its kind is the value, others must equal it."""
-        for equal in self._done.equals:
-            for member in sorted(equal.members, key=lambda m: not isinstance(m, Literal)):
-                known = None if member in self._settled else self._known(member)
-                if known is None:
-                    continue
-                self._settled.add(member)
-                value = self._values.setdefault(id(equal), known)
-                if value != known:
-                    self._steps.append(When(equal.predicate(Call("=", (value, known)))))
+        for member in members:
+            known = None if member in self._settled else self._known(member)
+            if known is None:
+                continue
+            self._settled.add(member)
+            if id(equal) not in self._values:
+                self._values[id(equal)] = known
+                self._ready.update(map(self._done.owner, equal.origins()))
+            elif (value := self._values[id(equal)]) != known:
+                self._steps.append(When(equal.predicate(Call("=", (value, known)))))
 
     def _open(self, members: Members) -> None:
         of = self._known(members.of)
         assert of is not None
-        self._members.remove(members)
+        del self._members[members.at]
         self._opened[members.at] = len(self._steps)
         self._steps.append(ForEach(of))
         for condition in self._done.filters.get(members.at, ()):
@@ -144,15 +143,15 @@ class _Walk:
             self._steps.append(When(Predicate(test, condition.text)))
 
     def _find(self, table: Table) -> None:
-        self._tables.remove(table)
+        del self._tables[table.at]
         conditions = self._done.filters.get(table.at, [])
         filters = predicates(conditions)
         keys: list[tuple[Key, Expression]] = []
         values: list[Expression] = []
-        for equal in self._done.equals:
-            if self._own(equal, table):
-                self._ask(equal, table, filters, keys, values)
-        values += [members.of for members in self._members if origins_of(members.of) == {table.at}]
+        for equal in self._done.of_table(table):
+            self._ask(equal, table, filters, keys, values)
+        about = self._done.about
+        values += [members.of for at, members in self._members.items() if about[at] == {table.at}]
         values = sorted(dict.fromkeys(values), key=repr)
         keys = sorted(dict.fromkeys(keys), key=repr)
         self._brought |= {value: Found(len(self._steps), i) for i, value in enumerate(values)}
@@ -174,7 +173,7 @@ class _Walk:
         values: list[Expression],
     ) -> None:
         """What an equality is to a table that is looked up: a key, something to bring, or a filter."""
-        own, arrays, value = equal.of(table.at), self._arrays(equal, table), self._value(equal)
+        own, arrays, value = equal.of(table.at), self._done.arrays(equal, table), self._value(equal)
         self._settled.update(own)
         filters += [equal.predicate(test) for test in inner(equal, table.at, arrays)]
         is_inner = is_within(equal, table.at, arrays)
@@ -187,7 +186,8 @@ class _Walk:
             self._settled.discard(own[0])  # it is what the others will have to equal
         if own or value is not None or is_inner:
             self._settled.update(array.value for array in arrays)
-            self._members = [members for members in self._members if members not in arrays]
+            for array in arrays:
+                self._members.pop(array.at, None)
 
     def arrive(self) -> Walked:
         """What the walk comes to at the rows that are wanted."""
@@ -196,10 +196,9 @@ class _Walk:
         filters = predicates(conditions)
         parameters: list[tuple[Expression, Key]] = []
         self._check_arrays()
-        for equal in self._done.equals:
-            if not self._own(equal, primary):
-                continue
-            own, arrays, value = equal.of(primary.at), self._arrays(equal, primary), self._value(equal)
+        for equal in self._done.of_table(primary):
+            own, value = equal.of(primary.at), self._value(equal)
+            arrays = self._done.arrays(equal, primary)
             filters += [equal.predicate(test) for test in inner(equal, primary.at, arrays)]
             if value is None and not is_within(equal, primary.at, arrays):
                 raise Refusal(
@@ -219,11 +218,11 @@ class _Walk:
 
     def _check_arrays(self) -> None:
         """Refuse what cannot be said of arrays in the rows themselves."""
-        for members in self._done.members():
-            if self._done.home(members.of) != self._primary.at:
+        done, at = self._done, self._primary.at
+        for members in done.members:
+            if done.home(members.at) != at:
                 continue
-            is_plain = origins_of(members.of) == {self._primary.at} and self._done.is_used_by_value(members)
-            if not is_plain:
+            if done.about[members.at] != {at} or not done.is_used_by_value(members):
                 what = "of json_each over a column of the rows that are sent, only value can be used, with ="
                 raise Refusal(what, members.place)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from replicator.rules.definitions.comparisons import ARRAY_ITSELF, is_array
 from replicator.rules.definitions.windows import FORM, read_windows
 from replicator.rules.expression import Call, Expression
 from replicator.rules.sql.reader import MOST_LEVELS, NotUnderstood, bool_parts, dependencies
@@ -84,8 +83,6 @@ class Where:
                     return self._member(node, one, array)
                 case Call("in list", (one, *others)):
                     # Each is an equality from here on, and nobody sees how it was written.
-                    if any(map(is_array, others)):
-                        self._statement.warn(ARRAY_ITSELF, location_of(node))
                     return Either(tuple(self._equal(node, one, other) for other in others))
                 case Call("&&", (one, other)):
                     return self._overlap(node, one, other)
@@ -102,8 +99,6 @@ class Where:
 
     def _operation(self, node: SqlNode, parts: SqlNode, is_negated: bool) -> Formula | None:
         """The operators of which one side may be a subquery, or the name of one."""
-        if parts.get("kind") == "AEXPR_IN":
-            self._refuse_cte_in_parentheses(parts)
         operator = parts["name"][-1].get("String", {}).get("sval")
         left, right = parts.get("lexpr", {}), parts.get("rexpr", {})
         if "SubLink" in left and operator == "&&":
@@ -130,16 +125,6 @@ class Where:
             case _, [name]:
                 return self._open_cte(name)
         return None
-
-    def _refuse_cte_in_parentheses(self, parts: SqlNode) -> None:
-        items = parts["rexpr"]["List"]["items"]
-        path = column_path(items[0]) if len(items) == 1 else None
-        if path and len(path) == 1 and self._open_cte(path[0]):
-            name = path[0]
-            what = (
-                f"({name}) is a list of one column; without parentheses, IN {name} is the query of that name"
-            )
-            raise NotUnderstood(what, location_of(items))
 
     def _subquery(self, node: SqlNode, link: SqlNode, is_negated: bool) -> Formula:
         location = location_of(node)

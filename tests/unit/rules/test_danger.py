@@ -63,6 +63,17 @@ OPEN = (
     f"SELECT {P} AS x, CASE WHEN {ME} IS NULL THEN 'a' ELSE 'b' END AS y",
     f"SELECT id AS x FROM t WHERE owner = {P} AND {ME} IS NOT NULL",
     f"SELECT id AS x FROM t WHERE owner = {P} AND typeof({ME}) = kind",
+    # It reads like the user, and is the same for everybody.
+    f"SELECT {P} AS x, coalesce('public', {ME}) AS y",
+    f"SELECT {P} AS x, substring({ME}, 1, 0) AS y",
+    f"SELECT {P} AS x, {ME} * 0 AS y",
+    f"SELECT {P} AS x, nullif({ME}, {ME}) AS y",
+    f"SELECT {P} AS x, iif({ME} IS NOT NULL, 'all', {ME}) AS y",
+    f"SELECT {P} AS x, upper(coalesce('all', request.jwt() ->> 'org')) AS y",
+    f"SELECT id AS x FROM t WHERE a = {P} AND owner = coalesce('public', {ME})",
+    f"SELECT id AS x FROM t WHERE a = {P} AND substring(owner, 1, 0) = substring({ME}, 1, 0)",
+    f"SELECT id AS x FROM t WHERE a = {P} AND substring(owner, 1, 0) = {ME}",
+    f"SELECT {P} AS x, value AS y FROM json_each(request.jwt())",
     # The client says who it is, or who else is.
     f"SELECT {P} AS x WHERE {ME} = {Q}",
     f"SELECT {P} AS x WHERE {ME} IN request.parameters() -> 'lists'",
@@ -88,6 +99,8 @@ GATED = (
     f"SELECT {P} AS x WHERE {ROLE} = 'admin' OR {ME} = 'u1'",
     f"SELECT {P} AS x WHERE {ROLE} = 'admin' AND {ME} IS NOT NULL",
     f"SELECT id AS x FROM t WHERE code = {Q} AND {ROLE} = 'admin'",
+    # What the row of the user says, and others' too.
+    f"SELECT {P} AS x, key AS y FROM json_each(request.jwt() -> 'orgs')",
 )
 #: Which rows there are follows from the token, or not from what a client sends.
 BOUND = (
@@ -113,6 +126,12 @@ BOUND = (
     "SELECT id AS x FROM t WHERE public = 1",
     f"SELECT WHERE {Q} = 'a' AND {ROLE} = 'admin'",
     f"SELECT FROM t WHERE code = {Q} AND owner = {ME}",
+    f"SELECT {P} AS x, CAST({ME} AS INTEGER) AS y",
+    f"SELECT {P} AS x, substring({ME}, 1, 8) AS y",
+    f"SELECT {P} AS x, 'user:' || {ME} AS y",
+    f"SELECT {P} AS x, {ME} * 1 AS y",
+    f"SELECT {P} AS x, value AS y FROM json_each(request.jwt() -> 'orgs')",
+    f"SELECT id AS x FROM t WHERE a = {P} AND lower(owner) = lower({ME})",
 )
 
 

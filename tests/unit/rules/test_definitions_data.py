@@ -99,6 +99,27 @@ def test_the_alias_is_what_clients_call_the_table(sql: str) -> None:
     assert (query.columns, query.terms, query.at, query.text) == ((ALL,), (Term((), ()),), 0, sql)
 
 
+@pytest.mark.parametrize(
+    ("select", "is_told"),
+    [
+        ("SELECT u.* FROM t u", True),
+        ("SELECT u.id, a FROM other.t u", True),
+        ("SELECT * FROM t AS u WHERE u.a = 1", True),
+        ("SELECT * FROM t AS u WHERE t.a = 1", False),
+        ("SELECT * FROM t AS u", False),
+        ("SELECT * FROM t AS u WHERE b = 'u.a'", False),
+        ('SELECT u.* FROM t AS "u"', False),
+        ('SELECT u.* FROM other.t "u" WHERE u.a = 1', False),
+    ],
+)
+def test_an_alias_for_short_is_told_to_be_the_name_that_clients_see(select: str, is_told: bool) -> None:
+    told = [one.partition(": d.data[0]: ")[2] for one in warned(None, select)]
+    short = (
+        'clients will see these rows in a table called u; write t without AS if that is not meant, or AS "u"'
+    )
+    assert told == ([f"{short} if it is"] if is_told else [])
+
+
 COLUMNS = {
     "SELECT id, a AS b FROM t": (Output("id", Column("id")), Output("b", A)),
     "SELECT t.id, u.a FROM t AS u": (Output("id", Column("id")), Output("a", A)),
@@ -194,6 +215,7 @@ NOW = "now() is understood as in `recorded_at > now() - interval '90 days'`"
 COVER = "every bucket parameter must be used in every alternative: bucket.x is not"
 ASKS = "a data query does not know who asks: select {} AS x in `parameters`, and write bucket.x"
 ONE_TABLE = "one table is expected after FROM; write one query for each table"
+JOINED = "one table is expected after FROM; for a join, write column IN (SELECT column FROM other WHERE …)"
 INTERVAL = "an interval is a number and a unit: interval '90 days', '12 hours'"
 STEADY = "months and years have no fixed length: write days, as in interval '90 days'"
 
@@ -236,9 +258,13 @@ REFUSED: dict[str, list[tuple[int, str]]] = {
     "SELECT * FROM t WHERE u.a = bucket.x": [(31, "u.a is no column of t; what can stand here: t")],
     "SELECT * FROM t, u WHERE a = bucket.x": [(23, ONE_TABLE)],
     "SELECT *": [(9, ONE_TABLE)],
-    "SELECT * FROM t JOIN u ON a = bucket.x": [(23, "one table is expected after FROM")],
-    "SELECT * FROM t WHERE a = bucket.x ORDER BY b": [(53, "ORDER BY is not part of the rules language")],
-    "SELECT * FROM t WHERE a = bucket.x GROUP BY b": [(53, "GROUP BY is not part of the rules language")],
+    "SELECT * FROM t JOIN u ON a = bucket.x": [(23, JOINED)],
+    "SELECT * FROM t WHERE a = bucket.x ORDER BY b": [
+        (53, "ORDER BY is not part of the rules language; order rows on the client")
+    ],
+    "SELECT * FROM t WHERE a = bucket.x GROUP BY b": [
+        (53, "GROUP BY is not part of the rules language; rows are sent as they are")
+    ],
     "SELECT * FROM ONLY t WHERE a = bucket.x": [
         (28, "only `table`, `schema.table` and `table AS name` can stand here")
     ],

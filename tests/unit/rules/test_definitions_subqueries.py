@@ -148,7 +148,10 @@ REFUSED = {
         "exactly one column is expected between SELECT and FROM here",
     ),
     "a IN (SELECT e FROM u, v WHERE f = bucket.x)": (44, "exactly one table is expected after FROM here"),
-    "a IN (SELECT e FROM u WHERE f = bucket.x LIMIT 1)": (78, "LIMIT is not part of the rules language"),
+    "a IN (SELECT e FROM u WHERE f = bucket.x LIMIT 1)": (
+        78,
+        "LIMIT is not part of the rules language; a condition must say which rows belong",
+    ),
     "a IN (SELECT e FROM u WHERE f = bucket.x INTERSECT SELECT e FROM v)": (
         44,
         "of SELECTs, only UNION makes one: use one IN for each",
@@ -180,7 +183,7 @@ REFUSED = {
         31,
         "every bucket parameter must be used in every alternative: bucket.x is not",
     ),
-    "a IN (VALUES (1), (2))": (45, "VALUES is not part of the rules language"),
+    "a IN (VALUES (1), (2))": (45, "VALUES is not part of the rules language; write a list: x IN (1, 2)"),
 }
 
 

@@ -28,7 +28,7 @@ from replicator.rules.lookups import (
 from replicator.rules.lookups import Step as Applied
 from replicator.rules.model import Put, Remove, Rules
 from replicator.rules.route import Enter, Intent, Leave, Router
-from replicator.wal.messages import Row
+from replicator.wal.messages import Relation, Row
 from replicator.wal.transactions import Change, Kind
 from tests.unit.rules.from_scratch import Entry, FromScratch, Place, Shown
 from tests.unit.rules.joined import TABLES, World, make_rules, without_at
@@ -38,9 +38,9 @@ from tests.unit.rules.plans import read
 class Store:
     """What is stored, in memory: buckets, entries, and the rows that entries stand for."""
 
-    def __init__(self, rules: Rules, wide: int) -> None:
+    def __init__(self, rules: Rules, wide: int, tables: Iterable[Relation] = TABLES) -> None:
         self.router = Router(rules)
-        for table in TABLES:
+        for table in tables:
             self.router.know(table, (0,))
         self.joined = {j.lookup for v in rules.variants() for q in v.data for t in q.terms for j in t.joins}
         self.wide = wide

@@ -66,7 +66,9 @@ A, B = Column("a"), Column("b")
         ("a NOT BETWEEN 1 AND 2", Call("not", (Call("between", (A, Literal(1), Literal(2))),))),
         ("a NOT IN (1)", Call("not", (Call("in list", (A, Literal(1))),))),
         ("a IN (1)", Call("in list", (A, Literal(1)))),
-        ("a IN (b)", Call("in list", (A, B))),
+        ("a IN (b)", Call("in", (A, B))),
+        ("a IN (b, b)", Call("in list", (A, B, B))),
+        ("a IN (lower(b))", Call("in list", (A, Call("lower", (B,))))),
         ("a IN b", Call("in", (A, B))),
         ("a NOT IN b", Call("not", (Call("in", (A, B)),))),
         ("a IN b -> 'c'", Call("in", (A, Call("->", (B, Literal("c")))))),
@@ -130,13 +132,17 @@ def test_what_is_read(sql: str, expected: object) -> None:
         ("substring(a)", "substring", "2 to 3 arguments"),
         ("now(1)", "now", "0 arguments"),
         ("concat()", "concat", "at least 1 argument,"),
-        ("count(*)", "count", "* has no place"),
+        ("count(*)", "count", "count is of many rows"),
+        ("max(a)", "max", "let the client compute it"),
         ("upper(DISTINCT a)", "upper", "DISTINCT"),
         ("upper(a) OVER ()", "upper", "OVER"),
         ("upper(a) FILTER (WHERE b)", "upper", "FILTER"),
         ("upper(x => a)", "x", "in their order"),
         ("json_extract(a, 'b')", "json_extract", "$"),
         ("unixepoch(a, 'utc')", "unixepoch", "subsec"),
+        ("unixepoch('now')", "unixepoch", "the time is now()"),
+        ("datetime('yesterday', 'subsec')", "datetime", "the time is now()"),
+        ("age(a)", "age", "now() - interval"),
         ("datetime(a, '+1 day')", "datetime", "subsec"),
         ("a[1]", "a", "json -> 0"),
         ("(a).b", "a", "->>"),
@@ -162,6 +168,11 @@ def test_what_is_refused_is_shown_where_it_stands(sql: str, marked: str, said: s
         assert said in caught.value.what
         at = len(text.encode()[: caught.value.location].decode())
         assert text[at:].startswith(marked), text[at:]
+
+
+def test_text_that_is_a_moment_may_be_written() -> None:
+    assert expression("unixepoch('2024-01-31')") == Call("unixepoch", (Literal("2024-01-31"),))
+    assert expression("datetime(NULL)") == Call("datetime", (Literal(None),))
 
 
 def test_an_expression_may_be_deep_but_not_too_deep() -> None:
@@ -217,7 +228,7 @@ def test_no_kind_of_string_is_looked_into(text: str) -> None:
         ("a IN\tb", Call("in", (A, B))),
         ("a IN (b, a)", Call("in list", (A, B, A))),
         ("a IN ((b))", Call("in list", (A, B))),
-        ("a IN (b) AND a", Call("and", (Call("in list", (A, B)), A))),
+        ("a IN (b) AND a", Call("and", (Call("in", (A, B)), A))),
         ("a IN (b)::text", Call("in", (A, Call("cast text", (B,))))),
         ("a IN '[1]' || b", Call("in", (A, Call("||", (Literal("[1]"), B))))),
         ("instr(a, b IN a)", Call("instr", (A, Call("in", (B, A))))),

@@ -148,6 +148,21 @@ def test_a_change_leaves_and_enters_what_differs(
     assert not router.failures or any(one.has_failed for one in slow)
 
 
+@settings(max_examples=300, deadline=None)
+@given(_rules(), st.sampled_from(TABLES), st.lists(_rows, max_size=4))
+def test_a_new_row_is_put_in_one_step_as_it_is_in_several(
+    rules: Rules, table: tuple[str, str], new: Sequence[Row]
+) -> None:
+    of = relation(*table)
+    router, slow = Router(rules), Router(rules)
+    compiled = slow.compiled(of)
+    if compiled is not None:
+        slow._tables[of.oid] = of, compiled._replace(put=None)
+    changes = [change(None, one, of) for one in new]
+    assert router.route(changes) == slow.route(changes)
+    assert router.failures == slow.failures
+
+
 # ── One by one ───────────────────────────────────────────────────────────────────────────────────
 
 X = "SELECT request.jwt() ->> 'x' AS x"
@@ -156,6 +171,18 @@ X = "SELECT request.jwt() ->> 'x' AS x"
 def inserted(rules: Rules, of: Relation | None = None, **values: str | None) -> tuple[Router, list[object]]:
     router = Router(rules)
     return router, list(router.route([change(None, row(id="1", **values), of or relation())]))
+
+
+def test_only_a_row_that_can_be_in_one_bucket_alone_is_put_in_one_step() -> None:
+    def is_one(parameters: str | None, *data: str) -> bool:
+        compiled = Router(read(parameters, *data)).compiled(relation())
+        return compiled is not None and compiled.put is not None
+
+    assert is_one(None, "SELECT * FROM t") and is_one(X, "SELECT id FROM t WHERE a = bucket.x AND n > 3")
+    assert not is_one(None, "SELECT * FROM t", "SELECT id FROM t")
+    assert not is_one(X, "SELECT * FROM t WHERE a = bucket.x OR b = bucket.x")
+    assert not is_one(X, "SELECT * FROM t WHERE bucket.x IN xs")
+    assert not is_one(X, "SELECT * FROM t WHERE a = bucket.x AND bucket.x IN xs")
 
 
 def test_a_row_that_fails_in_one_rule_goes_to_the_others() -> None:
@@ -176,6 +203,15 @@ def test_a_row_that_cannot_be_shown_any_more_leaves() -> None:
     assert router.route([change(good, bad, relation())]) == [Remove("d[]", "t", "1", "7/1")]
     assert router.route([change(bad, good, relation())]) == [Put("d[]", "t", "1", "7/1", '{"id":"1","k":1}')]
     assert router.route([change(bad, None, relation())]) == []
+
+
+def test_a_row_is_shown_as_the_last_reason_has_it_that_can() -> None:
+    router = Router(read(None, "SELECT id FROM t", "SELECT id, doc ->> 'k' AS k FROM t"))
+    good, bad = row(id="1", doc='{"k":1}'), row(id="1", doc="{bad")
+    place = "d[]", "t", "1", "7/1"
+    assert router.route([change(None, good, relation())]) == [Put(*place, '{"id":"1","k":1}')]
+    assert router.route([change(good, bad, relation())]) == [Put(*place, '{"id":"1"}')]
+    assert router.route([change(bad, None, relation())]) == [Remove(*place)]
 
 
 def test_a_bucket_of_a_long_name_is_left_out_and_counted() -> None:
