@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from replicator.buckets.model import Checkpoint
@@ -42,14 +43,16 @@ async def replicate(
     limits: Limits,
     clock: Callable[[], float] = time.monotonic,
     now: Callable[[], float] = time.time,
+    count: Callable[[Batch], None] = lambda batch: None,
 ) -> None:
     """Follow the stream until it is stopped, or something ends it."""
     progress = Progress(writer.checkpoint.lsn)
 
-    def acknowledge(stored: Checkpoint) -> None:
+    def acknowledge(batch: Batch, stored: Checkpoint) -> None:
         """Called when a checkpoint has been committed, and only then."""
         progress.store(stored.lsn)
         stream.acknowledge(stored.lsn)
+        count(batch)
 
     def has_room() -> bool:
         return _has_room(batch, limits, clock() - begun, writer.is_committing)
@@ -60,12 +63,14 @@ async def replicate(
             begun = clock() if batch.is_empty else begun
             assembled = assembler.assemble(decode_all(frames))
             pieces = [piece for piece in assembled.transactions if not batch.covers(piece)]
+            await writer.make_way(len(frames))
             await weaver.foresee(pieces, batch)
             for piece in pieces:
+                batch.count(piece)
                 async for changes in weaver.weave(piece, batch):
                     await batch.append(piece, changes, now())
                 if piece.end_lsn is not None and not has_room():
-                    batch, begun = await batch.commit(acknowledge), clock()
+                    batch, begun = await batch.commit(partial(acknowledge, batch)), clock()
             if assembled.quiet_lsn is not None:
                 progress.hear(assembled.quiet_lsn)
             is_to_go_on = stream.waiting and has_room()
@@ -74,7 +79,7 @@ async def replicate(
                     await writer.settle()  # what is being stored may be all there is to say
                 quiet_lsn = progress.due()
                 if quiet_lsn is not None or not batch.is_empty:
-                    batch = await batch.commit(acknowledge, quiet_lsn)
+                    batch = await batch.commit(partial(acknowledge, batch), quiet_lsn)
             if not stream.waiting:
                 await writer.settle()
             elif writer.is_committing:

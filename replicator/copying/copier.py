@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from replicator import queries
 from replicator.buckets import deploy
@@ -20,7 +21,7 @@ from replicator.buckets.tables import (
     want,
     want_again,
 )
-from replicator.copying.copies import Copies, Refused, Restarted
+from replicator.copying.copies import FOR_JOBS, Copies, Refused, Restarted
 from replicator.database import Connection, rows
 from replicator.errors import SourceUnready, TableReentered
 from replicator.marks import mark
@@ -33,10 +34,11 @@ from replicator.wal.snapshot import (
     read_chunk,
     read_tables,
     require_key,
+    require_readable,
     require_whole,
     write_mark,
 )
-from replicator.wal.window import Key, Merged
+from replicator.wal.window import Chunk, Key, Merged
 
 _q = queries.load("copy")
 
@@ -45,7 +47,20 @@ LOOK_S = 20.0
 #: How often storage is asked whether an operator wants a table copied.
 _ASKED_S = 2.0
 _FIRST_ROWS = 1000
+#: The longest between two readings of the same rows: one that waits for a standby may do so for hours.
+_STALE_S_MAX = 1.0
 _HOLES_AT_ONCE = 500
+
+
+class _Reading(NamedTuple):
+    """A chunk between its marks."""
+
+    name: str
+    #: The key that it begins after.
+    after: Key | None
+    chunk: Chunk
+    #: Answers when the high mark has come round.
+    merged: asyncio.Future[Merged | None]
 
 
 class Copier:
@@ -62,6 +77,8 @@ class Copier:
         #: Told of the tables whenever the catalogue has been looked at.
         self._meet = meet
         self._source, self._storage = source, storage
+        #: How long to wait before the same rows are read once more.
+        self._stale_s = 0.0
 
     async def prepare(self) -> None:
         """Know the tables before the stream begins: nothing is shown until they have been copied."""
@@ -112,7 +129,7 @@ class Copier:
         wanted, tables = self._wanted, self._copies.tables
         found = {
             table.relation.oid: table
-            for table in await read_tables(self._source, wanted.publication, wanted.tables)
+            for table in await read_tables(self._source, wanted.publication, wanted.every)
         }
         await self._meet(list(found.values()))
         self._copies.partitioned = frozenset(oid for oid, table in found.items() if table.kind == "p")
@@ -127,7 +144,9 @@ class Copier:
                 require_whole(table, wanted.publication)
             if known is None or not known.membership or (stored is not None and stored.state == "wanted"):
                 await self._want(table)
-            elif known.membership != table.membership and known.for_rules is not None:
+            elif known.for_rules == FOR_JOBS and self._for_rules(table) is None:
+                await self._want(table)  # copied, but no rule has seen a row of it
+            elif known.membership != table.membership and known.for_rules not in (None, FOR_JOBS):
                 await self._want(table)  # nobody has seen anything of it yet
             elif known.membership != table.membership:
                 raise _reentered(known, table, wanted.publication)
@@ -146,8 +165,7 @@ class Copier:
             await self._write("gone", oid)
 
     async def _want(self, table: Table) -> None:
-        relation, wanted = table.relation, self._wanted
-        for_rules = wanted.for_rules(relation.namespace, relation.name)
+        relation, wanted, for_rules = table.relation, self._wanted, self._for_rules(table)
         await want(self._storage, wanted.slot, table, for_rules)
         self._copies.abandon(relation.oid)
         self._copies.tables[relation.oid] = TableState(
@@ -197,14 +215,14 @@ class Copier:
         """Tables that are not there: reason enough to stay with the set in force, if there is one."""
         wanted, source = self._wanted, self._source
         if wanted.kept is None:
-            return await find_missing(source, wanted.publication, wanted.tables, found)
+            return await find_missing(source, wanted.publication, wanted.every, found)
         try:
             missing = await find_missing(source, wanted.publication, wanted.new, found)
         except SourceUnready as error:
             raise Refused(error.what) from error
         if missing:
             raise Refused(f"the source has no table {', '.join(missing)}")
-        return await find_missing(source, wanted.publication, wanted.kept, found)
+        return await find_missing(source, wanted.publication, [*wanted.kept, *wanted.mapped], found)
 
     @contextmanager
     def _for_new(self, table: Table) -> Iterator[None]:
@@ -212,9 +230,12 @@ class Copier:
         try:
             yield
         except SourceUnready as error:
-            if self._wanted.for_rules(table.relation.namespace, table.relation.name) is None:
+            if self._for_rules(table) in (None, FOR_JOBS):
                 raise
             raise Refused(error.what) from error
+
+    def _for_rules(self, table: Table) -> int | None:
+        return self._wanted.for_rules(table.relation.namespace, table.relation.name)
 
     # -- one copy ----------------------------------------------------------------------------------
 
@@ -225,12 +246,15 @@ class Copier:
             return  # gone meanwhile; the mark that says so is on its way
         with self._for_new(table):
             require_key(table)
+            await require_readable(self._source, table)
         mark("copying", level=logging.INFO, table=table.label, rows_estimated=state.rows_expected)
         self._copies.windows.watch(state.oid)
         if state.has_holes:
             # Which rows were missing is known only to the run that missed them.
             await want_again(self._storage, self._wanted.slot, state.oid)
             state.state, state.copied_to, state.has_holes = "wanted", None, False
+            if not self._copies.has_holes(state.oid):
+                self._copies.read_again.add(state.oid)
         try:
             await self._copy_rows(table, state.copied_to)
             await self._copy_holes(table)
@@ -263,14 +287,24 @@ class Copier:
         mark("copied", level=logging.INFO, table=table.label, rows=copy.rows_copied, rules=rules)
 
     async def _copy_rows(self, table: Table, after: Key | None, rules: int | None = None) -> None:
-        limit = _FIRST_ROWS
+        """Read and merge chunk after chunk; each is read while the one before it is merged and stored."""
+        limit, before = _FIRST_ROWS, None
         while True:
-            merged = await self._chunk(table, after, limit, rules=rules)
-            if merged.is_stale:
+            reading = await self._read(table, after, limit, rules=rules)
+            if before is not None and await self._is_stale(before):
+                # How far a copy has come is one key, so what was read after it is of no use before it.
+                self._copies.drop(reading.name)
+                after, before = before.after, None
                 continue
-            after, limit = merged.chunk.last_key or after, next_limit(limit, merged.chunk)
-            if merged.chunk.is_last:
+            await self._close(reading, rules=rules)
+            before = reading
+            chunk = reading.chunk
+            if not chunk.is_last:
+                after, limit = chunk.last_key or after, next_limit(limit, chunk)
+            elif not await self._is_stale(before):
                 return
+            else:
+                before = None
 
     async def _copy_holes(self, table: Table) -> None:
         """Read once more the rows that arrived incomplete and that no chunk has brought since."""
@@ -281,42 +315,54 @@ class Copier:
                 continue
             # Taken before they are read. Those not found have been deleted, which the log says further on.
             keys = self._copies.take_holes(oid, _HOLES_AT_ONCE)
-            merged = await self._chunk(table, None, len(keys), only=_in_key_order(table, keys))
-            if merged.is_stale:
+            reading = await self._read(table, None, len(keys), only=_in_key_order(table, keys))
+            await self._close(reading, is_holes=True)
+            if await self._is_stale(reading):
                 for key in keys:
                     self._copies.note_hole(oid, key)
 
-    async def _chunk(
+    async def _read(
         self,
         table: Table,
         after: Key | None,
         limit: int,
         only: Sequence[Key] | None = None,
         rules: int | None = None,
-    ) -> Merged:
+    ) -> _Reading:
+        """Write the low mark, and read."""
         oid, windows = table.relation.oid, self._copies.windows
         name = self._copies.name_mark()
         future = self._copies.expect(name, oid)
         windows.expect(name, oid, table.key_at)
-        for_new = {} if rules is None else {"rules": rules}
-        await write_mark(self._source, mark="low", name=name, oid=oid, **for_new)
+        await write_mark(self._source, mark="low", name=name, oid=oid, **_for_new(rules))
         chunk = await read_chunk(
             self._source, self._wanted.publication, table, after=after, limit=limit, only=only
         )
         mark("read", oid=oid, rows=len(chunk.rows))
         windows.deposit(name, chunk)
-        is_holes = int(only is not None)
-        await write_mark(self._source, mark="high", name=name, oid=oid, holes=is_holes, **for_new)
-        merged = await future
+        return _Reading(name, after, chunk, future)
+
+    async def _close(self, reading: _Reading, *, is_holes: bool = False, rules: int | None = None) -> None:
+        """Write the high mark, where what was read is merged."""
+        content: dict[str, str | int] = {"name": reading.name, "oid": reading.chunk.relation.oid}
+        await write_mark(self._source, mark="high", holes=int(is_holes), **content, **_for_new(rules))
+
+    async def _is_stale(self, reading: _Reading) -> bool:
+        """Whether it has to be read again; known once it has been merged. After a while, if it often is."""
+        merged = await reading.merged
         assert merged is not None, "a high mark brings what was merged"
-        return merged
+        if not merged.is_stale:
+            self._stale_s = 0.0
+            return False
+        await asyncio.sleep(self._stale_s)
+        self._stale_s = min(2 * self._stale_s or 0.01, _STALE_S_MAX)
+        return True
 
     async def _finish(self, oid: int, rules: int | None = None) -> None:
         """Write that the copy is complete, and wait until that has been acted on."""
         name = self._copies.name_mark()
         future = self._copies.expect(name, oid)
-        for_new = {} if rules is None else {"rules": rules}
-        await write_mark(self._source, mark="done", name=name, oid=oid, **for_new)
+        await write_mark(self._source, mark="done", name=name, oid=oid, **_for_new(rules))
         await future
 
     async def _write(self, kind: str, oid: int) -> None:
@@ -337,6 +383,11 @@ def _reentered(known: TableState, table: Table, publication: str) -> TableReente
         f"what was written to it in between is not in the log",
         f"replicator snapshot {table.relation.namespace}.{table.relation.name}",
     )
+
+
+def _for_new(rules: int | None) -> dict[str, int]:
+    """What a mark says beside, if only what is new in these rules is to have the rows."""
+    return {} if rules is None else {"rules": rules}
 
 
 def _in_key_order(table: Table, keys: Sequence[Key]) -> list[Key]:

@@ -16,6 +16,8 @@ from replicator.wal.names import matches
 from replicator.wal.snapshot import Table
 from replicator.wal.window import Key, Merged, Windows
 
+#: Instead of a set of rules: no rule reads the table, and so no client waits for it to be copied.
+FOR_JOBS = 0
 #: So many rows at most are read again one by one; beyond that the whole table is.
 HOLES_MAX = 10_000
 
@@ -27,15 +29,24 @@ class Wanted:
     source_dsn: str
     slot: str
     publication: str
+    #: Those that rules read.
     tables: Sequence[tuple[str, str]]
     #: The set of rules that is to be put in force when everything has been copied, if there is one.
     preparing: int | None = None
     #: The tables of the set in force, if that one is prepared beside it; and those of what is new in it.
     kept: Sequence[tuple[str, str]] | None = None
     new: Sequence[tuple[str, str]] = ()
+    #: Those whose rows become jobs for the record system.
+    mapped: Sequence[tuple[str, str]] = ()
+
+    @property
+    def every(self) -> tuple[tuple[str, str], ...]:
+        return tuple(sorted({*self.tables, *self.mapped}))
 
     def for_rules(self, namespace: str, name: str) -> int | None:
-        """The set in preparation, if only that one reads this table."""
+        """The set in preparation, if only that one reads this table; FOR_JOBS if none does."""
+        if not _names(self.tables, namespace, name):
+            return FOR_JOBS
         is_kept = self.kept is None or _names(self.kept, namespace, name)
         return None if is_kept else self.preparing
 
@@ -44,7 +55,7 @@ class Wanted:
         return _names(self.new, namespace, name)
 
     def reads(self, namespace: str, name: str) -> bool:
-        return _names(self.tables, namespace, name)
+        return _names(self.every, namespace, name)
 
 
 def _names(names: Sequence[tuple[str, str]], namespace: str, name: str) -> bool:
@@ -88,8 +99,14 @@ class Copies:
         self._awaited: dict[str, tuple[int, asyncio.Future[Merged | None]]] = {}
         #: By table, keys of rows that arrived incomplete; a key's values stand in the order of the columns.
         self._holes: dict[int, dict[Key, None]] = {}
-        #: Tables with more of them than are worth noting.
+        #: Tables with more of them than are worth noting; and those that are read again for it.
         self._riddled: set[int] = set()
+        self.read_again: set[int] = set()
+
+    def is_to_come(self, oid: int) -> bool:
+        """Whether a table's copy is wanted and has not begun."""
+        state = self.tables.get(oid)
+        return state is not None and state.state == "wanted"
 
     def poke(self) -> None:
         """Look at once: something was asked for."""
@@ -110,8 +127,15 @@ class Copies:
         if not self.windows.is_watched(oid):
             raise Restarted
         future: asyncio.Future[Merged | None] = asyncio.get_running_loop().create_future()
+        # Who would hear of it may have met something else that ended the copy.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._awaited[name] = oid, future
         return future
+
+    def drop(self, name: str) -> None:
+        """The window of this mark is of no use: nothing is to be merged at its end."""
+        self.windows.drop(name)
+        self._awaited.pop(name, None)
 
     def is_awaited(self, name: str) -> bool:
         return name in self._awaited
@@ -155,10 +179,12 @@ class Copies:
             noted.clear()
             self._riddled.add(oid)
 
-    def fill_hole(self, oid: int, key: Key) -> None:
-        """A row of this table has been brought whole."""
-        if noted := self._holes.get(oid):
-            noted.pop(key, None)
+    def fill_hole(self, oid: int, key: Key) -> bool:
+        """A row of this table has been brought whole; whether it was one that had been missing."""
+        noted = self._holes.get(oid, {})
+        is_noted = key in noted
+        noted.pop(key, None)
+        return is_noted
 
     def has_holes(self, oid: int) -> bool:
         return oid in self._riddled or bool(self._holes.get(oid))
@@ -169,6 +195,7 @@ class Copies:
             return False
         self._riddled.discard(oid)
         self._holes.pop(oid, None)
+        self.read_again.add(oid)
         return True
 
     def take_holes(self, oid: int, most: int) -> list[Key]:

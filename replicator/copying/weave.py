@@ -35,6 +35,8 @@ class Weaver:
         self._copies, self._wanted = copies, copies.wanted
         self._row_states = states
         self._has_switched = False
+        #: Rows of the chunk that ends in this piece of which a change was left out.
+        self._missed: list[Change] = []
 
     async def weave(self, piece: Transaction, batch: Batch) -> AsyncIterator[Sequence[Change]]:
         """A piece's changes made whole, and in them the rows of a chunk that ends here; large ones in parts.
@@ -44,6 +46,7 @@ class Weaver:
         for relation in piece.relations:
             await self._meet(relation, batch)
         changes: Sequence[Change] = piece.changes
+        self._missed = []
         if self._copies.partitioned:
             self._require_old_rows(changes)
         self._copies.windows.pass_by(piece.xid, changes)
@@ -54,8 +57,10 @@ class Weaver:
             # Whole rows, of which those that are kept say the same.
             yield changes
             return
-        # What a copy adds has not changed; only the log knows what has.
+        # What a copy adds has not changed, but for the rows whose changes had to be left out before it came.
         is_told = changes is piece.changes
+        if self._missed:
+            await batch.tell(self._missed, piece.commit_lsn)
         if not self._row_states.concern(changes):
             if is_told:
                 await batch.tell(changes, piece.commit_lsn)
@@ -152,10 +157,14 @@ class Weaver:
         if not is_holes and chunk.last_key is not None:
             state.copied_to, state.rows_copied = chunk.last_key, state.rows_copied + len(chunk.rows)
             await batch.note(_q.advance_copy, oid, copied_to=list(chunk.last_key), rows=len(chunk.rows))
+        if is_holes or oid in self._copies.read_again:
+            self._missed = merged.changes
         if self._copies.has_holes(oid):
             key_at = tuple(sorted(chunk.key_at))
-            for change in merged.changes:
-                self._copies.fill_hole(oid, key_of(change.new or (), key_at))
+            filled = [self._copies.fill_hole(oid, key_of(one.new or (), key_at)) for one in merged.changes]
+            self._missed = self._missed or [
+                one for one, is_one in zip(merged.changes, filled, strict=True) if is_one
+            ]
         mark("chunk", oid=oid, rows=len(merged.changes))
         return merged.changes
 
@@ -173,6 +182,7 @@ class Weaver:
         if may_be_stale:
             await batch.sweep(f"{oid}/", begun_op_id)
         self._copies.tables[oid].state, self._copies.tables[oid].has_holes = "copied", False
+        self._copies.read_again.discard(oid)
         await self._switch(batch)
 
     # -- what is new in the rules ------------------------------------------------------------------
@@ -313,6 +323,7 @@ class Weaver:
             if state.is_copied:
                 # Not expected once a table has been copied; copying it again is the sure way.
                 state.state, state.copied_to = "wanted", None
+                self._copies.read_again.add(oid)
                 await batch.note(_q.want_again, oid, columns=None)
                 await self._cover(oid, batch)
                 self._copies.poke()

@@ -12,21 +12,27 @@ from typing import Any, NamedTuple
 
 from replicator import queries
 from replicator.database import Connection, rows
-from replicator.wal.names import qualify
+from replicator.wal.names import is_wildcard, matches, qualify
 
 _q = queries.load("publication")
 
 
 class Need(NamedTuple):
-    """A table somebody wants to follow, and the columns that must be there."""
+    """A table somebody wants to follow, or only to read, and the columns that must be there."""
 
     namespace: str
     name: str
     columns: frozenset[str]
+    #: False: its rows are looked up, and nobody hears of its changes.
+    is_followed: bool = True
 
     @property
     def label(self) -> str:
         return qualify(self.namespace, self.name)
+
+    @property
+    def is_wildcard(self) -> bool:
+        return is_wildcard(self.name) or is_wildcard(self.namespace)
 
 
 class Column(NamedTuple):
@@ -145,6 +151,21 @@ class Catalogue:
     tables: dict[tuple[str, str], Table]
     #: The name of every relation, to find what was meant.
     relations: tuple[tuple[str, str], ...]
+
+
+async def meant(source: Connection, needs: Sequence[Need], storage_schema: str) -> list[Need]:
+    """The same; for a name with `%` at its end, each table that it stands for, if there is one."""
+    if not any(need.is_wildcard for need in needs):
+        return list(needs)
+    there = await rows(source, _q.followable, storage_schema=storage_schema)
+    merged: dict[tuple[str, str], Need] = {}
+    for need in needs:
+        wanted = [one for one in there if matches(need.namespace, one[0]) and matches(need.name, one[1])]
+        for namespace, name in wanted if need.is_wildcard and wanted else [(need.namespace, need.name)]:
+            other = merged.get((namespace, name), Need(namespace, name, frozenset(), is_followed=False))
+            is_followed = other.is_followed or need.is_followed
+            merged[namespace, name] = Need(namespace, name, other.columns | need.columns, is_followed)
+    return [merged[where] for where in sorted(merged)]
 
 
 async def read_catalogue(

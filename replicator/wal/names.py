@@ -35,12 +35,17 @@ def quote(name: str) -> str:
 
 def matches(pattern: str, name: str) -> bool:
     """Whether a name of the rules, which may end in `%`, means this one."""
-    return name.startswith(pattern[:-1]) if pattern.endswith("%") else name == pattern
+    return name.startswith(pattern[:-1]) if is_wildcard(pattern) else name == pattern
+
+
+def is_wildcard(name: str) -> bool:
+    """Whether a name of the rules may mean several."""
+    return name.endswith("%")
 
 
 def like(pattern: str) -> str:
     """The same as a pattern of SQL's LIKE."""
-    stem, wild = (pattern[:-1], "%") if pattern.endswith("%") else (pattern, "")
+    stem, wild = (pattern[:-1], "%") if is_wildcard(pattern) else (pattern, "")
     return re.sub(r"([\\%_])", r"\\\1", stem) + wild
 
 

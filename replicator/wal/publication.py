@@ -27,6 +27,7 @@ def judge_publication(
     catalogue: Catalogue, needs: Sequence[Need], name: str, storage_schema: str, *, whole_rows: bool = False
 ) -> list[Finding]:
     """What the publication and its tables lack, in the order in which to mend it."""
+    needs = [need for need in needs if need.is_followed]
     fit = [table for need in needs if (table := publishable(catalogue, need, name, whole_rows=whole_rows))]
     found = [*_generated(catalogue, fit, name)]
     for need in needs:

@@ -50,6 +50,10 @@ def _login(role: Role) -> list[Finding]:
     )
 
 
+_COPIED = "Tables are copied once with SELECT, before their changes are followed."
+_LOOKED_UP = "Patients, or the subjects of tokens, are looked up in it; it need not be published."
+
+
 def _reading(catalogue: Catalogue, needs: Sequence[Need]) -> list[Finding]:
     role, name = catalogue.role, quote(catalogue.role.name)
     found = []
@@ -64,8 +68,10 @@ def _reading(catalogue: Catalogue, needs: Sequence[Need]) -> list[Finding]:
             sql = f"GRANT USAGE ON SCHEMA {schema} TO {name};"
             found.append(_lacks(role, "role.usage", f"may not use schema {schema}", "", sql))
     hidden = [table for table in catalogue.tables.values() if not table.may_select]
-    why = "Tables are copied once with SELECT, before their changes are followed."
+    looked_up = {(need.namespace, need.name) for need in needs if not need.is_followed}
     for table in hidden:
+        is_looked_up = (table.namespace, table.name) in looked_up
+        why = _LOOKED_UP if is_looked_up else _COPIED
         sql = f"GRANT SELECT ON {table.sql} TO {name};"
         found.append(_lacks(role, "role.select", f"may not read {table.label}", why, sql))
     return found

@@ -17,6 +17,7 @@ from psycopg.errors import InvalidSchemaName, UndefinedTable
 from replicator import queries
 from replicator.database import Connection, rows
 from replicator.errors import SourceUnready
+from replicator.wal.copy_out import copy_out
 from replicator.wal.messages import Column, Relation, Row
 from replicator.wal.names import like, qualify, quote
 from replicator.wal.window import Chunk, Key, Visibility
@@ -129,6 +130,16 @@ def require_whole(table: Table, publication: str) -> None:
             )
 
 
+async def require_readable(source: Connection, table: Table) -> None:
+    """Refuse a table that we may not read: the log tells what changes in it, not what was there before."""
+    for may_use, may_select in await rows(source, _q.may_read, oid=table.relation.oid):
+        role = quote(source.info.user)
+        grants = [] if may_use else [f"GRANT USAGE ON SCHEMA {quote(table.relation.namespace)} TO {role};"]
+        grants += [] if may_select else [f"GRANT SELECT ON {table.label} TO {role};"]
+        if grants:
+            raise SourceUnready(f"role {role} may not read {table.label}", "\n".join(grants))
+
+
 async def write_mark(source: Connection, **content: str | int) -> None:
     """Write a mark into the log; it has committed when this returns."""
     await source.execute(_q.write_mark, {"content": json.dumps(content)})
@@ -149,8 +160,7 @@ async def read_chunk(
 ) -> Chunk:
     """The next rows by key, or the rows of these keys."""
     query = _select(table, after, limit, only)
-    lines: list[Row] = []
-    size, is_full = 0, False
+    taken = _Taken()
     async with source.transaction():
         await source.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         try:
@@ -164,21 +174,31 @@ async def read_chunk(
             table._replace(rows_estimated=0)
         ]:
             raise Moved
-        async with source.cursor().copy(query) as copy:
-            async for line in copy:
-                # What is beyond the bound is read and forgotten: the server has to finish its sentence.
-                is_full = size >= CHUNK_BYTES
-                if not is_full:
-                    size += len(line)
-                    lines.append(_row(str(bytes(line), "utf-8")))
-    is_last = not is_full and (only is not None or len(lines) < limit)
-    return Chunk(table.relation, table.key_at, lines, visibility, is_last)
+        await copy_out(source, query, taken.take)
+    read = _rows(taken.lines)
+    is_last = not taken.is_full and (only is not None or len(read) < limit)
+    return Chunk(table.relation, table.key_at, read, visibility, is_last, taken.size)
+
+
+class _Taken:
+    """The lines of a chunk, until it is full. The server has to finish its sentence; we forget the rest."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.is_full = False
+        self.size = 0
+
+    def take(self, line: bytes) -> None:
+        if self.size >= CHUNK_BYTES:
+            self.is_full = True
+            return
+        self.size += len(line)
+        self.lines.append(line)
 
 
 def next_limit(limit: int, chunk: Chunk) -> int:
     """How many rows to ask for next, so that a chunk's size stays near its bound."""
-    size = sum(len(value) for row in chunk.rows for value in row if isinstance(value, str)) or 1
-    fitting = len(chunk.rows) * CHUNK_BYTES // (2 * size)
+    fitting = len(chunk.rows) * CHUNK_BYTES // (2 * max(1, chunk.size))
     return max(10, min(CHUNK_ROWS_MAX, 2 * limit, fitting))
 
 
@@ -223,9 +243,16 @@ def _verbatim(text: str) -> sql.SQL:
     return sql.SQL(text)
 
 
+def _rows(lines: Sequence[bytes]) -> list[Row]:
+    """Lines of COPY's text format, each with its end; tabs and ends of lines in values are escaped."""
+    text = b"".join(lines).decode()
+    if "\\" not in text:
+        return [tuple(line.split("\t")) for line in text.split("\n")[:-1]]
+    return [_row(line) for line in text.split("\n")[:-1]]
+
+
 def _row(line: str) -> Row:
-    """One line of COPY's text format."""
-    values = line.removesuffix("\n").split("\t")
+    values = line.split("\t")
     if "\\" not in line:
         return tuple(values)
     return tuple(None if value == "\\N" else _ESCAPE.sub(_unescape, value) for value in values)

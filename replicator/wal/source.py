@@ -58,13 +58,14 @@ def printing(dsn: str) -> str:
     """The DSN with `PRINTING` among its settings."""
     given = conninfo_to_dict(dsn).get("options") or ""
     ours = " ".join(f"-c {name}={value}" for name, value in PRINTING.items())
-    return make_conninfo(dsn, options=f"{given} {ours}".strip())
+    # What is said by its own name has more weight than options.
+    return make_conninfo(dsn, options=f"{given} {ours}".strip(), client_encoding="UTF8")
 
 
 async def identify(dsn: str) -> Identity:
     """Ask over the replication protocol, which knows the timeline even just after a promotion."""
     try:
-        connection = await dial(make_conninfo(dsn, replication="database", connect_timeout=10))
+        connection = await dial(make_conninfo(printing(dsn), replication="database", connect_timeout=10))
         async with connection:
             row = await (await connection.execute("IDENTIFY_SYSTEM")).fetchone()
     except psycopg.Error as error:

@@ -10,7 +10,7 @@ goes on answering. A server that wants to end us then cannot: its last word wait
 and whoever waits for that process waits, too (`source.is_held_up` finds out).
 
 When the server falls silent for longer than it should, the stream ends with Unavailable: a half-open
-connection looks just like a quiet one, so after half that time we ask for a sign of life.
+connection looks just like a quiet one, so after half that time, or soon, we ask for a sign of life.
 
 What is acknowledged is exactly what `acknowledge` was last given; nothing here ever advances it.
 
@@ -34,6 +34,7 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from replicator import pulse
 from replicator.database import failure
 from replicator.dsn import describe_dsn
 from replicator.errors import ReplicatorError, SlotLost, SourceUnready, Unavailable
@@ -42,12 +43,19 @@ from replicator.wal.frames import KEEPALIVE, status_update, wants_reply
 from replicator.wal.lsn import Lsn
 from replicator.wal.source import printing
 
-#: A drain brings about this much at most, then looks at the clock; `receive` hands on no more at once.
+#: A drain brings about this much at most, then looks at the clock.
 _DRAIN_BYTES = 1 << 16
+#: `receive` hands on about so much at once, where it has arrived: every hand-over costs the same.
+_HANDED_BYTES = 1 << 18
 #: Frames waiting for the pipeline beyond this stop the reading.
 _QUEUE_BYTES = 1 << 23
+#: With this left of them it begins again: waking the thread for every handful costs more than reading it.
+_RESUME_BYTES = 1 << 22
 #: The longest the server goes without hearing from us, whatever its timeout.
 _FEEDBACK_S_MAX = 10.0
+#: A server that has nothing to say is asked for a sign of life after so long: then whoever receives has
+#: something to receive, and goes round.
+_ASK_S_MAX = 10.0
 #: To connect, and then to begin to stream.
 _ANSWER_S = 10
 #: An acknowledgement waits this long for company before it is sent.
@@ -130,6 +138,7 @@ class Stream:
 
     async def receive(self) -> list[bytes]:
         """What has arrived, in order and not too much; nothing once stopped; raises what ended the stream."""
+        pulse.went_round()
         while not self._frames or self._stopping:
             self._arrived.clear()
             if self._stopping:
@@ -141,13 +150,13 @@ class Stream:
             await self._arrived.wait()
         frames = self._frames.popleft()
         size = sum(map(len, frames))
-        while self._frames and size < _DRAIN_BYTES:
+        while self._frames and size < _HANDED_BYTES:
             more = self._frames.popleft()
             frames += more
             size += sum(map(len, more))
         self._taken_bytes += size
         self._taken_at = self._clock()
-        if self._is_paused:
+        if self._is_paused and self._given_bytes - self._taken_bytes < _RESUME_BYTES:
             self._wake_thread()
         return frames
 
@@ -271,7 +280,7 @@ class Stream:
                 heard = now
             behind = self._sent != self._acknowledged and now - spoke >= _ACKNOWLEDGE_S
             if reply or behind or now - spoke >= self._feedback_s:
-                ask = now - max(heard, asked) >= self._patience_s / 2
+                ask = now - max(heard, asked) >= min(self._patience_s / 2, _ASK_S_MAX)
                 asked = now if ask else asked
                 self._say(pgconn, ask=ask)
                 spoke = now

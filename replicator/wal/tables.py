@@ -77,6 +77,10 @@ def _can_drop_list(table: Table, publication: str, ours: str) -> bool:
 
 
 def _missing(catalogue: Catalogue, need: Need) -> Finding:
+    if need.is_wildcard:
+        what = f"there is no table yet of those that {need.label} stands for"
+        why = "One that comes is followed if the publication takes it in, and once the role may read it."
+        return Finding("note", "table.none", need.label, what, why)
     elsewhere = [qualify(*one) for one in catalogue.relations if one[1] == need.name]
     beside = {
         name: qualify(*one) for one in catalogue.relations if one[0] == need.namespace for name in one[1:]
@@ -84,7 +88,7 @@ def _missing(catalogue: Catalogue, need: Need) -> Finding:
     close = [beside[name] for name in difflib.get_close_matches(need.name, beside, 1)]
     meant = next(iter(elsewhere + close), None)
     hint = f"; did you mean {meant}?" if meant else ""
-    why = "A rule names it. Correct the rule, or create the table."
+    why = "A rule or the mapping names it. Correct that, or create the table."
     return Finding("error", "table.missing", need.label, f"there is no table {need.label}{hint}", why)
 
 
@@ -97,7 +101,7 @@ def _columns(catalogue: Catalogue, table: Table, need: Need) -> Iterable[Finding
         why = (
             "Every row is known to the apps by its id, a column of that name."
             if name == "id"
-            else "A rule names it. Correct the rule, or add the column."
+            else "A rule or the mapping names it. Correct that, or add the column."
         )
         yield Finding("error", "table.column", table.label, what, why)
     sends_stored = catalogue.version >= SENDS_GENERATED

@@ -116,11 +116,22 @@ class Assembler:
         """The transactions that these messages complete, and the open piece of the last."""
         done: list[Transaction] = []
         quiet: Lsn | None = None
+        #: Of the row before, if nothing else has come since: its table, and what its change is among.
+        met, relation = -1, None
+        changes: list[Change] = []
         for message in messages:
             # Rows first, and by identity of their type: everything else comes once per transaction.
             kind = type(message)
+            if kind is Insert and message[0] == met:  # type: ignore[misc]  # as below
+                # One more of the same, as most are.
+                changes.append(_make(Change, (_INSERT, relation, None, message[1], self._ordinal, False)))  # type: ignore[misc]  # as below
+                self._ordinal += 1
+                continue
+            met = -1
             if kind is Insert or kind is Update or kind is Delete:
-                self._row(message)  # type: ignore[arg-type]  # mypy does not narrow by identity of types
+                relation = self._row(message)  # type: ignore[arg-type]  # mypy does not narrow by identity of types
+                if relation is not None and self._open is not None:
+                    met, changes = relation.oid, self._open.changes
             elif kind is Begin:
                 self._begin(message)  # type: ignore[arg-type]  # as above
             elif kind is Commit:
@@ -133,9 +144,10 @@ class Assembler:
             self._open = _handed_on(self._open, done)
         return Assembled(done, quiet)
 
-    def _row(self, message: Insert | Update | Delete) -> None:
+    def _row(self, message: Insert | Update | Delete) -> Relation | None:
+        """Add what happened to a row of this relation, unless nobody asked for its rows."""
         if message.relation in self._passed_over:
-            return
+            return None
         try:
             relation = self._relations[message.relation]
             changes = self._open.changes  # type: ignore[union-attr]  # None is told below
@@ -154,6 +166,7 @@ class Assembler:
             whole = message.old_kind == "O"  # type: ignore[union-attr]  # only Delete is left
             old = message.old  # type: ignore[union-attr]  # as above
             changes.append(_make(Change, (_DELETE, relation, old, None, ordinal, whole)))
+        return relation
 
     def _begin(self, message: Begin) -> None:
         if self._open is not None:
@@ -229,6 +242,17 @@ class Assembler:
             f"the source sent {type(message).__name__} {where}, where it cannot stand",
             "This is a bug, or a Postgres newer than this release knows: please report it.",
         )
+
+
+def relations_of(changes: Iterable[Change]) -> list[Relation]:
+    """Which relations these changes are of; one that comes again after another may be named again."""
+    found: list[Relation] = []
+    met: Relation | None = None
+    for change in changes:
+        if change[1] is not met:
+            met = change[1]
+            found.append(met)
+    return found
 
 
 def _handed_on(piece: Transaction, done: list[Transaction]) -> Transaction:

@@ -14,6 +14,7 @@ see, and when one of those has already passed us, the chunk is read again.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -21,12 +22,18 @@ from typing import NamedTuple
 from replicator.wal.messages import Relation, Row
 from replicator.wal.transactions import Change, Kind
 
+#: Looked up once: an Enum's member takes longer to find than a row to pass.
+_INSERT = Kind.INSERT
+#: A tuple first and its type after: half the price of calling the type.
+_make = tuple.__new__
 #: What a table's rows are told apart by: the values of its key columns.
 Key = tuple[str | None, ...]
 
 #: How many transactions before a low mark are remembered. One that has been invisible for longer than this
 #: many others took to pass is looked for in vain, so the reading is repeated until it has become visible.
 REMEMBERED = 200_000
+#: And so many before a copy begins, whatever they touched: one that waits for a standby has passed us.
+_RECENT = 50_000
 #: So many keys at most are noted in one window; where more are touched, the same rows are read again.
 TOUCHED_MAX = 100_000
 
@@ -61,6 +68,8 @@ class Chunk:
     visibility: Visibility
     #: Whether the table has no rows after these.
     is_last: bool
+    #: About how many bytes they are.
+    size: int = 0
 
     @property
     def last_key(self) -> Key | None:
@@ -108,10 +117,13 @@ class Windows:
     def __init__(self) -> None:
         self._open: dict[str, _Window] = {}
         self._tables: dict[int, _Copied] = {}
+        #: The newest transactions that passed us.
+        self._recent: deque[int] = deque(maxlen=_RECENT)
 
     def watch(self, oid: int) -> None:
-        """This table is about to be copied; from here on its transactions are remembered."""
-        self._tables.setdefault(oid, _Copied())
+        """This table is about to be copied. What passed us lately may have touched it, and not be visible."""
+        if oid not in self._tables:
+            self._tables[oid] = _Copied(dict.fromkeys(self._recent))
 
     def is_watched(self, oid: int) -> bool:
         return oid in self._tables
@@ -124,6 +136,10 @@ class Windows:
     def expect(self, name: str, oid: int, key_at: tuple[int, ...]) -> None:
         """A window of this name is about to be opened by its low mark."""
         self._open[name] = _Window(oid, key_at)
+
+    def drop(self, name: str) -> None:
+        """What this window was opened for is not wanted any more."""
+        self._open.pop(name, None)
 
     def deposit(self, name: str, chunk: Chunk) -> None:
         """What was read; to be called before the high mark is written."""
@@ -140,6 +156,7 @@ class Windows:
 
     def pass_by(self, xid: int, changes: Iterable[Change]) -> None:
         """Changes of a transaction stream past."""
+        self._recent.append(xid)
         if not self._tables:
             return
         for change in changes:
@@ -167,12 +184,11 @@ class Windows:
         )
         if is_stale or window.is_overrun:
             return Merged(chunk, [], True)
-        rows = [] if window.is_truncated else chunk.rows
-        changes = [
-            Change(Kind.INSERT, chunk.relation, None, row, ordinal)
-            for ordinal, row in enumerate(rows)
-            if key_of(row, chunk.key_at) not in window.touched
-        ]
+        rows: Iterable[tuple[int, Row]] = [] if window.is_truncated else enumerate(chunk.rows)
+        if window.touched:
+            rows = [one for one in rows if key_of(one[1], chunk.key_at) not in window.touched]
+        relation = chunk.relation
+        changes = [_make(Change, (_INSERT, relation, None, row, ordinal, False)) for ordinal, row in rows]
         return Merged(chunk, changes, False)
 
 

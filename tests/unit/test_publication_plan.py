@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from replicator.ehr.mapping import parse_mapping
 from replicator.observe.needs import needs_of
+from replicator.rules.model import Rules
 from replicator.rules.parse import parse_rules
+from replicator.settings.keys import SubjectKeys
 from replicator.wal.catalogue import Catalogue, Column, Leaf, Need
 from replicator.wal.publication import Plan, judge_publication, plan_publication
 from replicator.wal.rights import judge_role
@@ -203,6 +206,36 @@ def test_a_role_gets_no_more_than_it_lacks() -> None:
         'CREATE SCHEMA replicator AUTHORIZATION "Reader";',
     ]
     assert judge_role(a_catalogue(a_table()), [NEED], "replicator") == []
+
+
+def test_a_table_in_which_rows_are_only_looked_up_is_read_and_not_published() -> None:
+    mapping = parse_mapping(
+        """
+system: clinic
+namespace: clinic
+ctx: {language: en, territory: CM, setting: other care, composer: Clinic, time: at}
+tables:
+  rounds:
+    key: id
+    patient: {column: visit, through: ward.visits, key: id, patient: patient_id}
+    template: replicator.pulse.v1
+    fields: {pulse_encounter/pulse/any_event:0/rate: {column: rate, unit: /min}}
+""",
+        "ehr.yaml",
+    )
+    subject = SubjectKeys(table="accounts", match="uid", value="id")
+    rounds, accounts, visits = needs_of(Rules(()), mapping, subject)
+    assert (rounds.label, rounds.is_followed) == ("public.rounds", True)
+    assert accounts == Need("public", "accounts", frozenset(), is_followed=False)
+    assert visits == Need("ward", "visits", frozenset(), is_followed=False)
+
+    hidden = a_table("accounts", may_select=False, identity="n", key=(), memberships=())
+    catalogue = a_catalogue(hidden, publication=a_publication())
+    made = plan_publication(
+        catalogue, [accounts], "powersync", "replicator", with_role=True, with_storage=False
+    )
+    assert [step.sql for step in made.steps] == ["GRANT SELECT ON public.accounts TO replicator;"]
+    assert made.problems == ()
 
 
 def test_where_superuser_is_the_providers_its_role_stands_for_replication() -> None:

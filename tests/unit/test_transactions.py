@@ -40,7 +40,7 @@ from replicator.wal.messages import (
     Type,
     Update,
 )
-from replicator.wal.transactions import Assembler, Change, Kind, Transaction
+from replicator.wal.transactions import Assembler, Change, Kind, Transaction, relations_of
 
 Said: TypeAlias = Message | Keepalive
 
@@ -244,6 +244,39 @@ def test_rows_that_nobody_asked_for_are_passed_over_and_their_tables_are_told() 
     renamed = VISITS._replace(name="patients")
     (found,) = assembler.assemble([BEGIN, renamed, Insert(2, ROW), COMMIT]).transactions
     assert [change.relation for change in found.changes] == [renamed]
+
+
+def test_rows_of_several_tables_keep_their_order_and_their_relations() -> None:
+    assembler = Assembler("replicator", {("public", "patients"), ("public", "visits")})
+    wider = PATIENTS._replace(columns=(*COLUMNS, Column("more", 25, -1, False)))
+    others = PATIENTS._replace(oid=3, name="others")
+    said: list[Said] = [
+        *(
+            BEGIN,
+            PATIENTS,
+            VISITS,
+            others,
+            patient(1),
+            patient(2),
+            Insert(3, ROW),
+            Insert(3, ROW),
+            patient(3),
+        ),
+        *(Insert(2, ROW), Insert(2, ROW), patient(4), Update(1, None, None, ROW), patient(5), keepalive(9)),
+        *(patient(6), wider, Insert(1, (*ROW, "b")), Insert(1, (*ROW, "c")), COMMIT),
+        *(BEGIN, Insert(1, (*ROW, "d")), COMMIT),
+    ]
+    first, second, third = assembler.assemble(said).transactions
+    kept = [message for message in said if isinstance(message, Insert | Update) and message.relation != 3]
+    changes = [*first.changes, *second.changes, *third.changes]
+    assert [change.new for change in changes] == [message.new for message in kept]
+    assert [change.ordinal for change in changes] == [*range(len(kept) - 1), 0]
+    assert [change.relation for change in first.changes] == [
+        PATIENTS if message.relation == 1 else VISITS for message in kept[:9]
+    ]
+    assert [change.relation for change in changes[9:]] == [wider] * 3
+    assert relations_of(first.changes) == [PATIENTS, VISITS, PATIENTS]
+    assert relations_of([]) == []
 
 
 def test_a_table_that_is_asked_for_is_heard_though_its_schema_is_called_as_ours() -> None:

@@ -155,6 +155,16 @@ def test_a_transaction_that_passed_before_and_was_not_seen_has_the_chunk_read_ag
     assert rest(windows) is None
 
 
+def test_one_that_passed_before_the_copy_began_and_was_not_seen_has_it_read_again() -> None:
+    windows = Windows()
+    windows.pass_by(15, [update(None, B)])
+    windows.watch(VISITS.oid)
+    windows.expect("w", VISITS.oid, KEY_AT)
+    windows.low("w")
+    windows.deposit("w", chunk(A, B, saw=Visibility(15, 20, frozenset({15}))))
+    assert rest(windows) is None
+
+
 def test_read_again_it_counts(windows: Windows) -> None:
     test_a_transaction_that_passed_before_and_was_not_seen_has_the_chunk_read_again(windows)
     windows.expect("again", VISITS.oid, KEY_AT)

@@ -547,6 +547,42 @@ def test_rows_like_one_seen_before_are_read_without_the_plain_way(
     assert_same(decode_all(frames(others), streamed), others)
 
 
+#: About the sizes at which a value begins otherwise, and what looks like such a beginning.
+_sizes = ["", "x", "t", "a" * 115, "t" * 116, "ä" * 64, "z" * 255, "z" * 256]
+edgy = st.sampled_from([*_sizes, "\0", "t\0\0\0", "t\0\0\0\1b", None, UNCHANGED])
+edgy_rows = st.lists(edgy, min_size=3, max_size=3).map(tuple)
+like_others = (
+    st.builds(Insert, st.just(7), edgy_rows)
+    | st.builds(Update, st.just(7), st.none(), st.none(), edgy_rows)
+    | st.builds(Update, st.just(7), edgy_rows, st.sampled_from("KO"), edgy_rows)
+    | st.builds(Delete, st.just(7), edgy_rows, st.sampled_from("KO"))
+)
+
+
+@settings(deadline=None)
+@given(messages=st.lists(like_others, min_size=2, max_size=30), streamed=st.booleans())
+def test_rows_that_are_split_and_rows_that_are_walked_through_say_the_same(
+    messages: list[Insert | Update | Delete], streamed: bool
+) -> None:
+    messages = [message._replace(xid=5 if streamed else None) for message in messages]
+    # Each is tried, and some are told plainly first; then those are tried that come after others.
+    fast._seen.clear()
+    assert_same(decode_all([frame_of(encode(one, streamed)) for one in messages], streamed), messages)
+    assert_same(decode_all([frame_of(encode(one, streamed)) for one in messages], streamed), messages)
+
+
+def test_a_short_row_with_any_byte_changed_is_read_as_the_plain_way_reads_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fast, "_WALKED", 0)  # whatever comes is split if it can be
+    monkeypatch.setattr(fast, "_seen", {})
+    payload = encode(Update(7, ("one", "t"), "O", ("", "ä")))
+    assert outcome(payload, False) == outcome(payload, False)
+    for at in range(8, len(payload)):
+        for changed in range(256):
+            outcome(payload[:at] + bytes([changed]) + payload[at + 1 :], False)
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 def test_where_transactions_begin_and_end_is_read_without_the_plain_way(
     monkeypatch: pytest.MonkeyPatch, streamed: bool
