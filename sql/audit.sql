@@ -25,6 +25,10 @@ ORDER BY b.name, o.object_type, o.subkey, o.op_id
 -- How many buckets have been compacted, and up to where.
 SELECT count(*), max(op_id) FROM compacted
 
+-- name: forgotten
+-- What else is not there any more, and up to where.
+SELECT what, op_id FROM forgotten
+
 -- name: times
 -- When these ops were stored: not before the one time, and by the other.
 SELECT asked.op_id,

@@ -28,7 +28,7 @@ UPDATE checkpoints SET fence = fence + 1 WHERE slot = %(slot)s::text RETURNING f
 
 -- name: checkpoint
 SELECT op_id, lsn, fence, system_id, timeline, recorded_at, shown_op_id, shown_lsn,
-       given_up, clock, shown_rules
+       given_up, clock, shown_rules, extract(epoch FROM committed_at)::float8
 FROM checkpoints WHERE slot = %(slot)s::text
 
 -- name: want_all
@@ -37,6 +37,10 @@ UPDATE tables
 SET may_be_stale = true, state = 'wanted', wanted_at = now(), begun_op_id = NULL, copied_to = NULL,
     rows_copied = 0, begun_at = NULL, copied_at = NULL, has_holes = false
 WHERE slot = %(slot)s::text
+
+-- name: miss_jobs
+-- Changes of mapped tables are lost with the log: all their rows are to be queued, as if they had not been mapped.
+UPDATE ehr_existing SET state = 'gone' WHERE state <> 'gone'
 
 -- name: give_up
 -- What is lost as things stand, and nothing that is lost later, may be passed over by copying everything again.
@@ -47,10 +51,12 @@ UPDATE checkpoints SET given_up = %(standing)s::text WHERE slot = %(slot)s::text
 UPDATE checkpoints SET given_up = NULL WHERE slot = %(slot)s::text AND given_up IS NOT NULL
 
 -- name: begin_again
--- Another log, or another place in it. What readers see stays as it is until everything has been copied.
+-- Another log, or another place in it. What readers see stays as it is until everything has been copied; it may be
+-- nothing yet, which least() would pass over.
 UPDATE checkpoints
-SET lsn = %(lsn)s::pg_lsn, shown_lsn = least(shown_lsn, %(lsn)s::pg_lsn), system_id = %(system_id)s::text,
-    timeline = %(timeline)s::integer, recorded_at = now(), given_up = NULL
+SET lsn = %(lsn)s::pg_lsn, system_id = %(system_id)s::text,
+    timeline = %(timeline)s::integer, recorded_at = now(), given_up = NULL,
+    shown_lsn = CASE WHEN shown_lsn IS NOT NULL THEN least(shown_lsn, %(lsn)s::pg_lsn) END
 WHERE slot = %(slot)s::text
 
 -- name: hold_checkpoint
@@ -61,6 +67,18 @@ FOR UPDATE
 
 -- name: append_ops
 COPY ops (op_id, bucket, checksum, op, object_type, object_id, subkey, data) FROM STDIN
+
+-- name: numbered_before
+-- Of the last buckets that were given a number before one: how many, the first of them, and of each 128 bits of its
+-- name's SHA-256 with its number.
+SELECT count(*), coalesce(min(id), 0),
+       string_agg(substr(sha256(convert_to(name, 'UTF8')), 1, 16) || int4send(id), '')
+FROM (SELECT id, name FROM buckets WHERE id < %(before)s::bigint ORDER BY id DESC LIMIT %(most)s::bigint) AS last
+
+-- name: numbers_of_buckets
+-- The numbers of buckets, in the order of their names; nothing for those without one.
+SELECT array_agg(b.id ORDER BY asked.at)
+FROM unnest(%(names)b::text[]) WITH ORDINALITY AS asked (name, at) LEFT JOIN buckets AS b USING (name)
 
 -- name: number_buckets
 -- The numbers of buckets, those without one given one. Of names given to two at once, both see the same number.
@@ -102,15 +120,19 @@ WHERE since.op_id IS NOT NULL
 
 -- name: advance
 -- Forward only, and only by the writer whose fence stands. Readers follow, and to another set of rules, unless
--- a table that they see rows of is being copied; and they are told what has changed, with the time at which they
--- can see it: a transaction may have begun long before. Postgres folds the notices of one transaction.
+-- a table that they see rows of is being copied, or no set is in force before the one in preparation is; and they
+-- are told what has changed, with the time at which they can see it: a transaction may have begun long before.
+-- Postgres folds the notices of one transaction.
 WITH stored AS (
     SELECT %(op_id)s::bigint AS op_id, %(lsn)s::pg_lsn AS lsn, NOT EXISTS (
         SELECT FROM tables
-        WHERE tables.slot = %(slot)s::text AND state <> 'copied' AND for_rules IS NULL) AS is_whole),
+        WHERE tables.slot = %(slot)s::text AND state <> 'copied' AND for_rules IS NULL)
+    AND (NOT EXISTS (SELECT FROM rule_sets AS r WHERE r.slot = %(slot)s::text AND r.state = 'preparing')
+         OR EXISTS (SELECT FROM rule_sets AS r WHERE r.slot = %(slot)s::text AND r.state = 'active')) AS is_whole),
 advanced AS (
     UPDATE checkpoints AS c
     SET op_id = stored.op_id, lsn = stored.lsn, clock = %(clock)s::float8, recorded_at = now(),
+        committed_at = coalesce(to_timestamp(%(committed_at)s::float8), committed_at),
         shown_op_id = CASE WHEN is_whole THEN stored.op_id ELSE shown_op_id END,
         shown_lsn = CASE WHEN is_whole THEN stored.lsn ELSE shown_lsn END,
         shown_rules = CASE WHEN is_whole THEN (SELECT id FROM rule_sets AS r
@@ -173,14 +195,18 @@ SELECT false, NULL, NULL WHERE NOT EXISTS (SELECT FROM changes AS before WHERE b
 
 -- name: read_plain
 -- Ops of one bucket, in order, after a position and up to a checkpoint. Without its data comes what is large;
--- without their bucket's name, all, if compaction has gone past the checkpoint.
+-- without their bucket's name, all, if compaction has gone past the checkpoint. The limit stands where the bucket's
+-- number is known, so that a page is read in the order of the index, however large the bucket is.
 SELECT o.op_id, CASE WHEN c.op_id > %(upto)s::bigint THEN NULL ELSE b.name END, o.op, o.object_type, o.object_id,
        o.subkey, o.checksum, CASE WHEN octet_length(o.data) <= %(large)s::integer THEN o.data END
 FROM buckets AS b
 LEFT JOIN compacted AS c ON c.bucket = b.id
-JOIN ops AS o ON o.bucket = b.id AND o.op_id > %(after)s::bigint AND o.op_id <= %(upto)s::bigint
+CROSS JOIN LATERAL (
+    SELECT * FROM ops AS o
+    WHERE o.bucket = b.id AND o.op_id > %(after)s::bigint AND o.op_id <= %(upto)s::bigint
+    ORDER BY o.op_id LIMIT %(limit)s::integer) AS o
 WHERE b.name = %(name)s::text
-ORDER BY o.op_id LIMIT %(limit)s::integer
+ORDER BY o.op_id
 
 -- name: read_bucket
 -- The same where not all is so plain; one empty row where there are none.

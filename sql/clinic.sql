@@ -88,6 +88,27 @@ WITH patient AS (
     SELECT id, gen_random_uuid() FROM patient)
 SELECT id FROM patient
 
+-- name: history
+-- What was written of a patient before anybody looked.
+WITH measured AS (
+    INSERT INTO vital_signs (patient_id, temperature_celsius, blood_pressure_systolic, blood_pressure_diastolic,
+                             heart_rate_bpm, notes, recorded_at)
+    SELECT %(patient)s::uuid, 36 + (%(luck)s::integer + n) %% 30 / 10.0, 100 + (%(luck)s::integer + n) %% 50,
+           60 + (%(luck)s::integer + n) %% 30, 55 + (%(luck)s::integer + n) %% 60, 'measured at a visit',
+           now() - n * interval '30 days'
+    FROM generate_series(1, 2) AS n), vaccinated AS (
+    INSERT INTO immunizations (patient_id, vaccine_name, administration_date, dose_number)
+    VALUES (%(patient)s::uuid, (ARRAY['Measles', 'Tetanus', 'Yellow fever'])[1 + %(luck)s::integer %% 3],
+            current_date - %(luck)s::integer %% 700, 1))
+INSERT INTO medical_records (patient_id, record_type, title, diagnosis_codes, metadata)
+VALUES (%(patient)s::uuid, 'visit', 'First visit', ARRAY['Z00.0'], '{"room": 3}')
+
+-- name: is_built
+SELECT to_regclass('users') IS NOT NULL
+
+-- name: patients
+SELECT id FROM users ORDER BY created_at, id
+
 -- name: measure
 INSERT INTO vital_signs (patient_id, temperature_celsius, blood_pressure_systolic, blood_pressure_diastolic,
                          heart_rate_bpm, notes)
@@ -114,3 +135,12 @@ VALUES (%(patient)s::uuid, (ARRAY['HbA1c', 'Haemoglobin', 'Creatinine', 'Potassi
 INSERT INTO prescriptions (patient_id, medication_name, dosage, frequency)
 VALUES (%(patient)s::uuid, (ARRAY['Amoxicillin', 'Metformin', 'Ibuprofen'])[1 + %(luck)s::integer %% 3],
         '500 mg', 'three times a day')
+
+-- name: vaccinate
+INSERT INTO immunizations (patient_id, vaccine_name, administration_date, dose_number)
+VALUES (%(patient)s::uuid, (ARRAY['Measles', 'Tetanus', 'Yellow fever'])[1 + %(luck)s::integer %% 3],
+        current_date, 2)
+
+-- name: write_down
+INSERT INTO medical_records (patient_id, record_type, title, description)
+VALUES (%(patient)s::uuid, 'visit', 'Follow-up visit', 'as agreed')

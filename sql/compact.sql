@@ -31,6 +31,10 @@ CROSS JOIN LATERAL (
 WHERE b.id > %(after)s::integer AND (%(name)s::text IS NULL OR b.name = %(name)s::text)
 ORDER BY b.id LIMIT %(limit)s::integer
 
+-- name: hold
+-- The bucket, which is not taken away until the transaction ends; no row if it has been.
+SELECT FROM buckets WHERE id = %(bucket)s::integer FOR KEY SHARE
+
 -- name: standing
 -- How far one bucket has been compacted, and how far that has come.
 SELECT op_id, from_op_id, at_op_id FROM compacted WHERE bucket = %(bucket)s::integer
@@ -165,6 +169,12 @@ SELECT (pg_relation_size('lookups') / current_setting('block_size')::bigint)::bi
 
 -- name: forget_entries
 -- Entries of these blocks that no longer stood at the horizon.
-DELETE FROM lookups
-WHERE ctid >= format('(%%s,0)', %(first)s::bigint)::tid AND ctid < format('(%%s,0)', %(beyond)s::bigint)::tid
-  AND until_op_id <= %(horizon)s::bigint
+WITH gone AS (
+    DELETE FROM lookups
+    WHERE ctid >= format('(%%s,0)', %(first)s::bigint)::tid AND ctid < format('(%%s,0)', %(beyond)s::bigint)::tid
+      AND until_op_id <= %(horizon)s::bigint
+    RETURNING until_op_id),
+noted AS (
+    INSERT INTO forgotten (what, op_id) SELECT 'entries', max(until_op_id) FROM gone HAVING count(*) > 0
+    ON CONFLICT (what) DO UPDATE SET op_id = greatest(forgotten.op_id, excluded.op_id))
+SELECT FROM gone

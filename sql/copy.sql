@@ -4,7 +4,7 @@
 -- What the source's catalogue says of these tables, as far as they exist and are published. What one version
 -- has and another has not is read by way of JSON, or of pg_depend.
 SELECT c.oid::bigint, n.nspname, c.relname, c.relkind::text, c.relreplident::text,
-       greatest(c.reltuples, 0)::bigint,
+       h.rows,
        coalesce((SELECT 'table ' || r.oid FROM pg_catalog.pg_publication_rel r
                  WHERE r.prpubid = p.oid AND r.prrelid = c.oid),
                 (SELECT 'table ' || min(r.oid) FROM pg_catalog.pg_publication_rel r
@@ -67,19 +67,27 @@ CROSS JOIN LATERAL (
     SELECT coalesce(jsonb_object_agg(one.oid::text, one.enumlabel), '{}')
     FROM pg_catalog.pg_enum one WHERE one.enumtypid IN (SELECT oid FROM made_of)
     ) e (labels)
--- Where its rows are: in itself, or in its partitions.
+-- Where its rows are: in itself, or in its partitions. And about how many: as it was analysed, or, where nobody has
+-- done that, as the server has counted them. To measure the table would wait for whoever has locked it.
 CROSS JOIN LATERAL (
     SELECT coalesce(jsonb_object_agg(leaf.oid::text, jsonb_build_array(
                leaf.relfilenode::bigint, leaf.relreplident::text, quote_ident(s.nspname) || '.' || quote_ident(leaf.relname))),
-               '{}')
+               '{}'),
+           coalesce(sum(CASE WHEN leaf.reltuples > 0 THEN leaf.reltuples
+                         ELSE pg_catalog.pg_stat_get_live_tuples(leaf.oid) END), 0)::bigint
     FROM pg_catalog.pg_class leaf JOIN pg_catalog.pg_namespace s ON s.oid = leaf.relnamespace
     WHERE leaf.relkind = 'r' AND CASE c.relkind
         WHEN 'p' THEN leaf.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree(c.oid)) ELSE leaf.oid = c.oid END
-    ) h (heaps)
+    ) h (heaps, rows)
 WHERE p.pubname = %(publication)s::text AND EXISTS (
     SELECT FROM unnest(%(namespaces)s::text[], %(names)s::text[]) AS wanted (namespace, name)
     WHERE n.nspname LIKE wanted.namespace AND c.relname LIKE wanted.name)
 ORDER BY 2, 3
+
+-- name: may_read
+-- Whether a table can be read by who asks: first its schema, then itself.
+SELECT pg_catalog.has_schema_privilege(relnamespace, 'USAGE'), pg_catalog.has_table_privilege(oid, 'SELECT')
+FROM pg_catalog.pg_class WHERE oid = %(oid)s::oid
 
 -- name: tables_like
 -- The tables that a name of the rules means; partitions go by the name of their table.

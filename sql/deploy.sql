@@ -35,12 +35,23 @@ WHERE slot = %(slot)s::text AND id = %(rules)s::bigint AND state = 'preparing' R
 -- name: is_ready
 -- Whether everything that a set needs has been copied.
 SELECT EXISTS (SELECT FROM rule_sets WHERE slot = %(slot)s::text AND id = %(rules)s::bigint AND state = 'preparing')
-   AND NOT EXISTS (SELECT FROM tables WHERE slot = %(slot)s::text AND state <> 'copied')
+   AND NOT EXISTS (SELECT FROM tables WHERE slot = %(slot)s::text AND state <> 'copied' AND for_rules IS DISTINCT FROM 0)
    AND NOT EXISTS (SELECT FROM rule_copies
                    WHERE slot = %(slot)s::text AND rules = %(rules)s::bigint AND state <> 'copied')
 
 -- name: retire
 UPDATE rule_sets SET state = 'retired', ended_at = now() WHERE slot = %(slot)s::text AND state = 'active'
+
+-- name: give_up
+-- The set in force is over before the one in preparation is ready, which has begun with this.
+UPDATE rule_sets SET state = CASE WHEN state = 'active' THEN 'retired' ELSE state END,
+                     why = CASE WHEN state = 'active' THEN %(why)s::text END,
+                     ended_at = CASE WHEN state = 'active' THEN now() END,
+                     begun_at = coalesce(begun_at, now())
+WHERE slot = %(slot)s::text AND (state = 'active' OR id = %(rules)s::bigint)
+
+-- name: forget_copies
+DELETE FROM rule_copies WHERE slot = %(slot)s::text AND rules = %(rules)s::bigint
 
 -- name: put_in_force
 UPDATE rule_sets SET state = 'active', active_at = now()
@@ -48,7 +59,7 @@ WHERE slot = %(slot)s::text AND id = %(rules)s::bigint AND state = 'preparing'
 
 -- name: free_tables
 -- Tables that only the set in preparation read are like any other.
-UPDATE tables SET for_rules = NULL WHERE slot = %(slot)s::text AND for_rules IS NOT NULL
+UPDATE tables SET for_rules = NULL WHERE slot = %(slot)s::text AND for_rules > 0
 
 -- name: set_for
 UPDATE tables SET for_rules = %(for_rules)s::bigint WHERE slot = %(slot)s::text AND oid = %(oid)s::bigint
@@ -83,7 +94,8 @@ FROM rule_copies AS c JOIN tables AS t USING (slot, oid)
 WHERE c.slot = %(slot)s::text AND c.rules = %(rules)s::bigint AND t.state = 'copied' AND t.for_rules IS NULL
 UNION ALL
 SELECT oid, namespace, name, state, rows_copied, greatest(rows_expected, rows_copied)
-FROM tables WHERE slot = %(slot)s::text AND (state <> 'copied' OR for_rules = %(rules)s::bigint)
+FROM tables
+WHERE slot = %(slot)s::text AND for_rules IS DISTINCT FROM 0 AND (state <> 'copied' OR for_rules = %(rules)s::bigint)
 ORDER BY 2, 3
 
 -- name: rate

@@ -133,6 +133,14 @@ WHERE pr.oid IS NOT NULL OR p.puballtables
 GROUP BY above.relation, p.oid, p.pubname, p.pubupdate, p.pubdelete, to_jsonb(p) ->> 'pubgencols'
 ORDER BY p.pubname
 
+-- name: followable
+-- The tables of which Postgres tells; a partition is told of by its table.
+SELECT n.nspname, c.relname
+FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema', %(storage_schema)s) AND n.nspname NOT LIKE 'pg\_t%%'
+ORDER BY n.nspname, c.relname
+
 -- name: relations
 -- Every name somebody may have meant.
 SELECT n.nspname, c.relname

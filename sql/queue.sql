@@ -21,11 +21,11 @@ RETURNING id, appended
 
 -- name: append_jobs
 COPY ehr_sync_queue_open (lane, seq, source_table, mapping, record_key, operation, patient, ehr_id, composition_id,
-    template_id, commit_lsn, ordinal, part, snapshot, priority, may_merge, trouble) FROM STDIN
+    template_id, commit_lsn, ordinal, part, snapshot, priority, may_merge, trouble) FROM STDIN (FORMAT binary)
 
 -- name: append_arrivals
 COPY ehr_arrivals (lane, seq, source_table, mapping, record_key, operation, patient, ehr_id, composition_id,
-    template_id, commit_lsn, ordinal, part, snapshot, priority, may_merge, trouble) FROM STDIN
+    template_id, commit_lsn, ordinal, part, snapshot, priority, may_merge, trouble) FROM STDIN (FORMAT binary)
 
 -- name: take_in
 -- Everything that has arrived in this transaction: into its lanes, in the order in which it came.
@@ -69,9 +69,10 @@ LISTEN replicator_jobs
 
 -- name: claim
 -- The most urgent lanes that are due and nobody's, and the next jobs of each, with what is known of their
--- compositions. Nobody is given any while the server itself is held.
+-- compositions. Nobody is given any while the server itself is held. Where the last one never gave the lane back, each
+-- of its jobs may have been sent, and may be on its way still: that counts as a try.
 WITH found AS (
-    SELECT id FROM ehr_lanes
+    SELECT id, lease_until IS NOT NULL AS was_left FROM ehr_lanes
     WHERE state = 'waiting' AND due_at <= now()
       AND NOT EXISTS (SELECT FROM ehr_holds WHERE name = %(server)s::text)
     ORDER BY priority, due_at LIMIT %(lanes)s::integer
@@ -79,12 +80,17 @@ WITH found AS (
 taken AS (
     UPDATE ehr_lanes AS l
     SET token = l.token + 1, holder = %(holder)s::text, lease_until = now() + %(lease)s::interval,
-        due_at = now() + %(lease)s::interval
+        due_at = now() + %(lease)s::interval, decided = false
     FROM found WHERE l.id = found.id
-    RETURNING l.id, l.token, l.done_upto, l.failures, l.ehr_id, l.system_id)
+    RETURNING l.id, l.token, l.done_upto, l.failures, l.ehr_id, l.system_id, found.was_left),
+tried AS (
+    UPDATE ehr_sync_queue_open AS q SET attempts = 1
+    FROM taken AS t
+    WHERE t.was_left AND q.lane = t.id AND q.seq > t.done_upto AND q.seq <= t.done_upto + %(jobs)s::integer
+      AND q.attempts = 0)
 SELECT t.id, t.token, t.failures, t.ehr_id::text, t.system_id, j.seq, j.source_table, j.mapping, j.record_key,
        j.operation, j.patient, j.ehr_id::text, j.composition_id::text, j.template_id, j.commit_lsn::text, j.ordinal,
-       j.part, j.snapshot, j.priority, j.may_merge, j.trouble, j.state, j.attempts,
+       j.part, j.snapshot, j.priority, j.may_merge, j.trouble, j.state, greatest(j.attempts, t.was_left::integer),
        c.uid, c.is_deleted, c.commit_lsn::text, c.ordinal
 FROM taken AS t
 LEFT JOIN LATERAL (
@@ -92,6 +98,22 @@ LEFT JOIN LATERAL (
     ORDER BY j.seq LIMIT %(jobs)s::integer) AS j ON true
 LEFT JOIN ehr_compositions AS c ON c.id = j.composition_id
 ORDER BY t.id, j.seq
+
+-- name: rest_of_transaction
+-- Of a lane that is held, what follows this job of the same transaction: up to a job of another, for what is replayed
+-- may come in any order.
+SELECT j.seq, j.source_table, j.mapping, j.record_key,
+       j.operation, j.patient, j.ehr_id::text, j.composition_id::text, j.template_id, j.commit_lsn::text, j.ordinal,
+       j.part, j.snapshot, j.priority, j.may_merge, j.trouble, j.state, j.attempts,
+       c.uid, c.is_deleted, c.commit_lsn::text, c.ordinal
+FROM ehr_sync_queue_open AS j LEFT JOIN ehr_compositions AS c ON c.id = j.composition_id
+WHERE j.lane = %(lane)s::bigint AND j.seq > %(after)s::bigint AND j.seq <= %(after)s::bigint + %(most)s::bigint
+  AND j.seq < coalesce((
+      SELECT o.seq FROM ehr_sync_queue_open AS o
+      WHERE o.lane = %(lane)s::bigint AND o.seq > %(after)s::bigint AND o.seq <= %(after)s::bigint + %(most)s::bigint
+        AND o.commit_lsn <> %(lsn)s::pg_lsn
+      ORDER BY o.seq LIMIT 1), %(after)s::bigint + %(most)s::bigint + 1)
+ORDER BY j.seq
 
 -- name: renew
 -- Of these lanes, those that are still held under these numbers: longer.
@@ -105,42 +127,43 @@ RETURNING l.id
 
 -- name: record
 -- What became of jobs, and how their lanes go on: all of it for a lane that is held under this number still,
--- and nothing for one that is not. Answers those that are.
-WITH lanes AS (
-    SELECT * FROM unnest(
-        %(ids)s::bigint[], %(tokens)s::bigint[], %(upto)s::bigint[], %(states)s::text[], %(held_by)s::text[],
-        %(delays)s::float8[], %(failures)s::integer[], %(ehrs)s::uuid[], %(systems)s::text[])
-        AS given (id, token, upto, state, held_by, delay, failures, ehr_id, system_id)),
-held AS MATERIALIZED (
-    SELECT l.id, l.token FROM ehr_lanes AS l JOIN lanes ON (l.id, l.token) = (lanes.id, lanes.token)
+-- and nothing for one that is not. Answers those that are. What people have decided meanwhile stays decided: of a job
+-- that was not delivered; and of its lane, which is looked at anew.
+WITH held AS MATERIALIZED (
+    SELECT given.*, l.decided, l.decided AND given.delay IS NOT NULL AS is_anew
+    FROM ehr_lanes AS l JOIN json_to_recordset(%(lanes)s::json) AS given (
+        id bigint, token bigint, upto bigint, state text, held_by text, delay float8, failures integer, ehr_id uuid,
+        system_id text) ON (l.id, l.token) = (given.id, given.token)
     ORDER BY l.id FOR UPDATE OF l),
 said AS (
-    SELECT given.*, held.token FROM unnest(
-        %(job_lanes)s::bigint[], %(seqs)s::bigint[], %(job_states)s::text[], %(uids)s::text[], %(versions)s::integer[],
-        %(deleted)s::boolean[], %(classes)s::text[], %(messages)s::text[], %(job_delays)s::float8[])
-        AS given (lane, seq, state, uid, version, is_deleted, error_class, message, delay)
+    SELECT given.*, held.token, held.ehr_id AS home FROM json_to_recordset(%(said)s::json) AS given (
+        lane bigint, seq bigint, state text, uid text, version integer, is_deleted boolean, error_class text,
+        message text, delay float8, newer_lsn pg_lsn, newer_ordinal bigint)
     JOIN held ON held.id = given.lane),
 moved AS (
     DELETE FROM ehr_sync_queue_open AS q USING said
     WHERE q.lane = said.lane AND q.seq = said.seq AND said.state IN ('done', 'skipped', 'merged')
-    RETURNING q.*, said.state AS ended, said.uid, said.version AS at_version, said.is_deleted, said.message, said.token),
+    RETURNING q.*, said.state AS ended, said.uid, said.version AS at_version, said.is_deleted, said.token,
+              CASE WHEN q.state = 'skipping' AND said.state = 'done'
+                   THEN concat_ws('; ', said.message, 'it was skipped while it was being delivered') ELSE said.message
+              END AS message,
+              coalesce(said.home, q.ehr_id) AS home, coalesce(said.newer_lsn, q.commit_lsn) AS at_lsn,
+              coalesce(said.newer_ordinal, q.ordinal) AS at_ordinal),
 kept AS (
     INSERT INTO ehr_sync_queue_done (
         lane, seq, source_table, mapping, record_key, operation, patient, ehr_id, composition_id, template_id,
         commit_lsn, ordinal, part, snapshot, priority, may_merge, trouble, state, attempts, lease_token, error_class,
         error_message, composition_uid, version, note, created_at, updated_at, finished_at)
-    SELECT m.lane, m.seq, m.source_table, m.mapping, m.record_key, m.operation, m.patient,
-           coalesce(lanes.ehr_id, m.ehr_id), m.composition_id, m.template_id, m.commit_lsn, m.ordinal, m.part,
-           m.snapshot, m.priority, m.may_merge, m.trouble, m.ended, m.attempts, m.token, m.error_class,
-           m.error_message, m.uid, m.at_version, m.message, m.created_at, m.updated_at, now()
-    FROM moved AS m JOIN lanes ON lanes.id = m.lane),
+    SELECT lane, seq, source_table, mapping, record_key, operation, patient, home, composition_id, template_id,
+           commit_lsn, ordinal, part, snapshot, priority, may_merge, trouble, ended, attempts, token, error_class,
+           error_message, uid, at_version, message, created_at, updated_at, now()
+    FROM moved),
 known AS (
     INSERT INTO ehr_compositions AS c (id, ehr_id, mapping, record_key, uid, is_deleted, commit_lsn, ordinal, delivered_at)
-    SELECT DISTINCT ON (m.composition_id) m.composition_id, coalesce(lanes.ehr_id, m.ehr_id), m.mapping, m.record_key,
-           m.uid, m.is_deleted, m.commit_lsn, m.ordinal, now()
-    FROM moved AS m JOIN lanes ON lanes.id = m.lane
-    WHERE m.ended = 'done' AND m.uid IS NOT NULL AND m.composition_id IS NOT NULL
-    ORDER BY m.composition_id, m.seq DESC
+    SELECT DISTINCT ON (composition_id) composition_id, home, mapping, record_key, uid, is_deleted, at_lsn, at_ordinal,
+           now()
+    FROM moved WHERE ended = 'done' AND uid IS NOT NULL AND composition_id IS NOT NULL
+    ORDER BY composition_id, seq DESC
     ON CONFLICT (id) DO UPDATE
     SET ehr_id = excluded.ehr_id, uid = excluded.uid, is_deleted = excluded.is_deleted, record_key = excluded.record_key,
         delivered_at = excluded.delivered_at, commit_lsn = greatest(c.commit_lsn, excluded.commit_lsn),
@@ -148,28 +171,37 @@ known AS (
                        THEN c.ordinal ELSE excluded.ordinal END),
 tried AS (
     UPDATE ehr_sync_queue_open AS q
-    SET state = said.state, attempts = q.attempts + 1, error_class = said.error_class, error_message = said.message,
-        next_attempt_at = now() + said.delay * interval '1 s', lease_token = said.token, updated_at = now()
+    SET attempts = q.attempts + 1, next_attempt_at = now() + said.delay * interval '1 s', lease_token = said.token,
+        updated_at = now(),
+        (state, error_class, error_message) = (
+            SELECT q.state, q.error_class, q.error_message WHERE q.state IN ('skipping', 'parked')
+            UNION ALL
+            SELECT said.state, said.error_class, said.message WHERE q.state NOT IN ('skipping', 'parked'))
     FROM said
-    WHERE q.lane = said.lane AND q.seq = said.seq AND said.state IN ('retrying', 'held', 'parked'))
+    WHERE q.lane = said.lane AND q.seq = said.seq AND said.state IN ('retrying', 'held', 'parked')),
+never_sent AS (
+    UPDATE ehr_sync_queue_open AS q SET error_class = NULL, error_message = NULL
+    FROM held
+    WHERE held.is_anew AND q.lane = held.id AND q.seq > held.upto AND q.state = 'skipping' AND q.error_class = 'operator'
+      AND NOT EXISTS (SELECT FROM said WHERE said.lane = q.lane AND said.seq = q.seq))
 UPDATE ehr_lanes AS l
-SET done_upto = greatest(l.done_upto, lanes.upto), failures = lanes.failures,
-    ehr_id = lanes.ehr_id, system_id = lanes.system_id,
-    state = CASE WHEN greatest(l.done_upto, lanes.upto) = l.appended THEN 'idle' ELSE coalesce(lanes.state, l.state) END,
-    held_by = lanes.held_by,
-    lease_until = CASE WHEN lanes.delay IS NULL THEN l.lease_until END,
-    holder = CASE WHEN lanes.delay IS NULL THEN l.holder END,
-    due_at = CASE WHEN lanes.delay IS NULL THEN l.due_at ELSE now() + lanes.delay * interval '1 s' END,
-    priority = CASE WHEN lanes.upto < l.urgent_upto OR lanes.upto >= l.appended THEN l.priority ELSE coalesce((
-        SELECT min(priority) FROM (
-            SELECT n.priority FROM ehr_sync_queue_open AS n WHERE n.lane = l.id AND n.seq > lanes.upto
-            ORDER BY n.seq LIMIT 50) AS next), l.priority) END,
-    urgent_upto = CASE WHEN lanes.upto < l.urgent_upto OR lanes.upto >= l.appended THEN l.urgent_upto ELSE coalesce((
-        SELECT seq FROM (
-            SELECT n.seq, n.priority FROM ehr_sync_queue_open AS n WHERE n.lane = l.id AND n.seq > lanes.upto
-            ORDER BY n.seq LIMIT 50) AS next ORDER BY priority, seq DESC LIMIT 1), l.urgent_upto) END
-FROM lanes JOIN held ON held.id = lanes.id
-WHERE l.id = lanes.id
+SET done_upto = greatest(l.done_upto, held.upto), failures = held.failures,
+    ehr_id = held.ehr_id, system_id = held.system_id,
+    state = CASE WHEN greatest(l.done_upto, held.upto) = l.appended THEN 'idle' WHEN held.is_anew THEN 'waiting'
+                 ELSE coalesce(held.state, l.state) END,
+    held_by = CASE WHEN NOT held.is_anew THEN held.held_by END,
+    lease_until = CASE WHEN held.delay IS NULL THEN l.lease_until END,
+    holder = CASE WHEN held.delay IS NULL THEN l.holder END,
+    decided = held.decided AND NOT held.is_anew,
+    due_at = CASE WHEN held.is_anew THEN now() ELSE coalesce(now() + held.delay * interval '1 s', l.due_at) END,
+    (priority, urgent_upto) = (
+        SELECT coalesce(min(next.priority), l.priority), coalesce(min(next.seq), l.urgent_upto) FROM (
+            SELECT * FROM (
+                SELECT n.priority, n.seq FROM ehr_sync_queue_open AS n
+                WHERE n.lane = l.id AND n.seq > held.upto AND held.upto >= l.urgent_upto AND held.upto < l.appended
+                ORDER BY n.seq LIMIT 50) AS soon
+            ORDER BY priority, seq DESC LIMIT 1) AS next)
+FROM held WHERE l.id = held.id
 RETURNING l.id
 
 -- name: hold
@@ -179,8 +211,9 @@ VALUES (%(name)s::text, %(reason)s::text, now(), now() + %(pause)s::interval)
 ON CONFLICT (name) DO UPDATE SET reason = excluded.reason
 
 -- name: due_hold
--- One that is to be looked at now; nobody else looks for a while.
-UPDATE ehr_holds SET check_at = now() + %(pause)s::interval
+-- One that is to be looked at now; nobody else looks for as long as it has stood, within bounds.
+UPDATE ehr_holds
+SET check_at = now() + least(%(most)s::interval, greatest(%(least)s::interval, now() - since))
 WHERE name = (SELECT name FROM ehr_holds WHERE check_at <= now() ORDER BY check_at LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING name
 
@@ -198,13 +231,37 @@ WHERE id IN (
     ORDER BY id FOR UPDATE)
 
 -- name: forget_done
--- What was finished so long ago; so many at once.
+-- What was finished so long ago; so many at once. What was merged into a job that is not finished may be wanted yet.
 DELETE FROM ehr_sync_queue_done WHERE (lane, seq) IN (
-    SELECT lane, seq FROM ehr_sync_queue_done WHERE finished_at < now() - %(age)s::interval LIMIT %(limit)s::integer)
+    SELECT d.lane, d.seq FROM ehr_sync_queue_done AS d
+    WHERE d.finished_at < now() - %(age)s::interval
+      AND NOT EXISTS (
+          SELECT FROM ehr_sync_queue_open AS q
+          WHERE q.lane = d.lane AND q.seq = CASE d.state WHEN 'merged' THEN split_part(d.note, '.', 2)::bigint END)
+    LIMIT %(limit)s::integer)
 
--- name: next_due
--- In how many seconds the next lane is due that waits for nothing but the time; none if there is none.
-SELECT extract(epoch FROM min(due_at) - now())::float8 FROM ehr_lanes WHERE state = 'waiting'
+-- name: one_worker_at_a_time
+-- Until the end of the transaction, nobody else divides; one that stands still in it is ended.
+SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', '5s', true),
+       pg_catalog.pg_advisory_xact_lock(hashtextextended('replicator work ' || current_schema(), 0))
+
+-- name: divide
+-- How many lanes we may have at work: our part of all, or as many of it as the others have left. Those that are at
+-- work still count until they end.
+WITH gone AS (
+    DELETE FROM ehr_workers WHERE until < clock_timestamp() AND holder <> %(holder)s::text),
+others AS (
+    SELECT coalesce(sum(lanes), 0)::integer AS lanes, ceil(%(most)s::float8 / (count(*) + 1))::integer AS fair
+    FROM ehr_workers WHERE url = %(url)s::text AND holder <> %(holder)s::text AND until >= clock_timestamp())
+INSERT INTO ehr_workers AS w (holder, url, lanes, until)
+SELECT %(holder)s::text, %(url)s::text, greatest(%(used)s::integer, least(fair, %(most)s::integer - lanes), 0),
+       clock_timestamp() + %(lease)s::interval
+FROM others
+ON CONFLICT (holder) DO UPDATE SET url = excluded.url, lanes = excluded.lanes, until = excluded.until
+RETURNING least(w.lanes, (SELECT fair FROM others))
+
+-- name: leave_workers
+DELETE FROM ehr_workers WHERE holder = %(holder)s::text
 
 -- name: find_jobs
 -- Jobs, oldest first, that fit what is asked; what is not asked is NULL.
@@ -234,20 +291,54 @@ SELECT at, who, action, why FROM ehr_queue_audit WHERE (lane, seq) = (%(lane)s::
 -- Nobody records anything of these lanes until we have decided.
 SELECT id FROM ehr_lanes WHERE id = ANY (%(lanes)s::bigint[]) ORDER BY id FOR UPDATE
 
+-- name: interrupt
+-- Those of these lanes that somebody has taken are to be looked at anew when they come back. Answers who has them, and
+-- whether still: one whose lease has ended says nothing more about his.
+UPDATE ehr_lanes SET decided = true, token = CASE WHEN lease_until > now() THEN token ELSE token + 1 END
+WHERE id = ANY (%(lanes)s::bigint[]) AND lease_until IS NOT NULL
+RETURNING id, holder, lease_until > now()
+
+-- name: tell_taken
+-- Workers hear of it when this is committed, and give back what they have.
+SELECT pg_catalog.pg_notify('replicator_jobs', 'decided')
+
 -- name: retry_jobs
--- They are tried as if for the first time.
+-- They are tried as if for the first time; but what was sent without an answer may be in the record. One that is to be
+-- left out may be left out just now, where its lane is taken.
 UPDATE ehr_sync_queue_open
-SET state = 'waiting', attempts = 0, error_class = NULL, error_message = NULL, next_attempt_at = NULL, updated_at = now()
+SET state = 'waiting', attempts = CASE state WHEN 'parked' THEN 0 ELSE least(attempts, 1) END,
+    error_class = NULL, error_message = NULL, next_attempt_at = NULL, updated_at = now()
 WHERE (lane, seq) IN (SELECT * FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq))
-  AND state <> 'waiting'
+  AND state <> 'waiting' AND NOT (state = 'skipping' AND lane = ANY (%(taken)s::bigint[]))
 RETURNING lane, seq, mapping, record_key
 
 -- name: skip_jobs
--- They leave the queue, undelivered, when their turn comes.
-UPDATE ehr_sync_queue_open SET state = 'skipping', updated_at = now()
-WHERE (lane, seq) IN (SELECT * FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq))
-  AND state <> 'skipping'
-RETURNING lane, seq, mapping, record_key
+-- They leave the queue, undelivered, when their turn comes; but of those in a lane that is taken, one may be sent
+-- already.
+UPDATE ehr_sync_queue_open AS q
+SET state = 'skipping', updated_at = now(),
+    error_class = CASE WHEN l.lease_until IS NULL THEN q.error_class ELSE 'operator' END,
+    error_message = CASE WHEN l.lease_until IS NULL THEN q.error_message
+                         ELSE 'skipped while its lane was taken by ' || l.holder || ': the record may hold it' END
+FROM ehr_lanes AS l
+WHERE l.id = q.lane AND q.state <> 'skipping'
+  AND (q.lane, q.seq) IN (SELECT * FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq))
+RETURNING q.lane, q.seq, q.mapping, q.record_key
+
+-- name: merged_into
+-- The finished jobs for which these were to stand, and those for which such a one had stood before. Which one stands
+-- for a job is in its note.
+WITH RECURSIVE found AS (
+    SELECT d.lane, given.seq AS instead, d.seq
+    FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq)
+    JOIN ehr_sync_queue_done AS d ON d.lane = given.lane AND split_part(d.note, '.', 2) = given.seq::text
+    WHERE d.state = 'merged'
+    UNION
+    SELECT d.lane, found.instead, d.seq
+    FROM found
+    JOIN ehr_sync_queue_done AS d ON d.lane = found.lane AND split_part(d.note, '.', 2) = found.seq::text
+    WHERE d.state = 'merged')
+SELECT lane, instead, seq FROM found ORDER BY lane, instead, seq
 
 -- name: park_jobs
 -- Their lanes stop when they come to them.
@@ -271,23 +362,36 @@ WHERE l.id = ANY (%(lanes)s::bigint[]) AND l.state <> 'idle' AND (l.lease_until 
   AND q.lane = l.id AND q.seq = l.done_upto + 1 AND q.state = 'parked'
 
 -- name: replay_jobs
--- Once more what was finished: after everything that waits in its lane, in the order it was in.
+-- Once more what was finished: after everything that waits in its lane, in the order it was in. But what was never in
+-- the record when its deletion came, of which nothing is known then, must not come there now.
 INSERT INTO ehr_sync_queue_open (
     lane, seq, source_table, mapping, record_key, operation, patient, ehr_id, composition_id, template_id, commit_lsn,
     ordinal, part, snapshot, priority, may_merge, trouble, state)
 SELECT d.lane, before.seq + row_number() OVER (PARTITION BY d.lane ORDER BY d.seq), d.source_table, d.mapping,
        d.record_key, d.operation, d.patient, d.ehr_id, d.composition_id, d.template_id, d.commit_lsn, d.ordinal, d.part,
-       d.snapshot, d.priority, d.may_merge, d.trouble, 'waiting'
+       d.snapshot, d.priority, d.may_merge, d.trouble,
+       CASE WHEN (o.commit_lsn, o.ordinal) > (d.commit_lsn, d.ordinal) THEN 'skipping' ELSE 'waiting' END
 FROM ehr_sync_queue_done AS d
+LEFT JOIN (
+    SELECT DISTINCT ON (lane, composition_id) lane, composition_id, commit_lsn, ordinal FROM ehr_sync_queue_done
+    WHERE lane = ANY (%(before_lanes)s::bigint[]) AND operation = 'delete' AND state = 'done' AND composition_uid IS NULL
+    ORDER BY lane, composition_id, commit_lsn DESC, ordinal DESC
+) AS o ON (o.lane, o.composition_id) = (d.lane, d.composition_id)
 JOIN unnest(%(before_lanes)s::bigint[], %(before)s::bigint[]) AS before (lane, seq) ON before.lane = d.lane
 WHERE (d.lane, d.seq) IN (SELECT * FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq))
 RETURNING lane, seq, mapping, record_key
 
 -- name: forget_compositions
--- What we believed of them is not believed any more: the record is asked.
-DELETE FROM ehr_compositions WHERE id IN (
-    SELECT composition_id FROM ehr_sync_queue_done
-    WHERE (lane, seq) IN (SELECT * FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq)))
+-- What we believed of them is not believed any more: the record is asked. But it would not say which change a
+-- deletion is of; so one that came after all of these stays known, or they would bring back what it has deleted.
+DELETE FROM ehr_compositions AS c USING ehr_sync_queue_done AS d
+WHERE d.composition_id = c.id AND (NOT c.is_deleted OR (d.commit_lsn, d.ordinal) >= (c.commit_lsn, c.ordinal))
+  AND (d.lane, d.seq) IN (SELECT * FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq))
+
+-- name: forget_mappings
+-- The same of all that these mappings have made, and that has not been deleted: what is known of a deletion stays, or
+-- whatever is replayed later would bring back what it has deleted.
+DELETE FROM ehr_compositions WHERE mapping = ANY (%(mappings)s::text[]) AND NOT is_deleted
 
 -- name: lanes_of_jobs
 -- How many of these finished jobs each lane has, with what makes it known.
@@ -321,9 +425,16 @@ SELECT error_class, count(*) FROM ehr_sync_queue_open WHERE error_class IS NOT N
 SELECT state, count(*) FROM ehr_sync_queue_done WHERE finished_at > now() - interval '1 hour' GROUP BY state
 
 -- name: position_and_newest
--- On the source: where its log ends, and a transaction that is newer than any that could have committed before.
-SELECT pg_catalog.pg_current_wal_insert_lsn()::text, pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text
+-- On the source: up to where its log is safe, and then a transaction that is newer than any with a commit before that:
+-- our own. A snapshot ends with the newest that is over, and tells nothing of those that have only begun since. And
+-- where the log is not safe yet, it may be written anew, by other commits, after a crash.
+SELECT pg_catalog.pg_current_wal_flush_lsn()::text, pg_catalog.pg_current_xact_id()::text
 
 -- name: are_over
 -- On the source: whether every transaction older than this one has ended, for all to see.
 SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) >= %(newest)s::text::xid8
+
+-- name: delivered_after
+-- Of one lane, what has been finished since the job of this number.
+SELECT seq, mapping, record_key, operation, version, composition_uid FROM ehr_sync_queue_done
+WHERE lane = %(lane)s::bigint AND seq > %(seq)s::bigint AND state = 'done' ORDER BY seq

@@ -39,11 +39,21 @@ SELECT extract(epoch FROM transaction_timestamp())::double precision
 
 -- name: sizes
 -- How many rows these tables are thought to have, and how many bytes they take, with those of their partitions.
-SELECT wanted.oid, coalesce(sum(greatest(leaf.reltuples, 0)), 0)::bigint,
+-- As Postgres's planner thinks: as full as when they were last looked at, as large as they are. Where nobody has
+-- looked yet, as full as pages of rows are whose values take what their types say; text takes 32 bytes, then, and
+-- each row 28 more.
+SELECT wanted.oid, coalesce(sum(leaf.pages * leaf.row_density), 0)::bigint,
        coalesce(sum(pg_catalog.pg_table_size(leaf.oid)), 0)::bigint
 FROM unnest(%(oids)s::bigint[]) AS wanted (oid)
 JOIN pg_catalog.pg_class AS c ON c.oid = wanted.oid
-LEFT JOIN pg_catalog.pg_class AS leaf
-  ON leaf.relkind = 'r' AND CASE c.relkind WHEN 'p' THEN leaf.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree(c.oid))
-                                           ELSE leaf.oid = c.oid END
+LEFT JOIN LATERAL (
+    SELECT t.oid, (pg_catalog.pg_relation_size(t.oid) / current_setting('block_size')::bigint)::float8 AS pages,
+           CASE WHEN t.reltuples >= 0 AND t.relpages > 0 THEN t.reltuples::float8 / t.relpages
+                ELSE (current_setting('block_size')::float8 - 24) / (
+                    SELECT 28 + coalesce(sum(CASE WHEN a.attlen > 0 THEN a.attlen ELSE 32 END), 0)
+                    FROM pg_catalog.pg_attribute AS a
+                    WHERE a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped) END AS row_density
+    FROM pg_catalog.pg_class AS t
+    WHERE t.relkind = 'r' AND CASE c.relkind WHEN 'p' THEN t.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree(c.oid))
+                                             ELSE t.oid = c.oid END) AS leaf ON true
 GROUP BY wanted.oid

@@ -31,6 +31,8 @@ CREATE TABLE checkpoints (
     clock        float8      NOT NULL DEFAULT 0,
     -- Which set was in force at the shown checkpoint: what readers go by.
     shown_rules  bigint,
+    -- When the newest transaction up to `lsn` that there were rows of was committed, by the source's clock.
+    committed_at timestamptz,
     CHECK (shown_op_id <= op_id AND shown_lsn <= lsn),
     CHECK ((shown_op_id IS NULL) = (shown_lsn IS NULL))
 );
@@ -61,7 +63,8 @@ CREATE TABLE tables (
     wanted_at      timestamptz NOT NULL,
     begun_at       timestamptz,
     copied_at      timestamptz,
-    -- Set while only the set that is being prepared reads it: what readers see does not wait for it.
+    -- Set while only the set that is being prepared reads it, and 0 if no rules do but what is mapped: what readers
+    -- see does not wait for it.
     for_rules      bigint,
     PRIMARY KEY (slot, oid)
 );
@@ -216,6 +219,13 @@ CREATE TABLE moments (
     recorded_at  timestamptz  NOT NULL
 );
 
+-- What has been forgotten besides what compaction merged, and up to which op: whoever looks back is told.
+CREATE TABLE forgotten (
+    -- entries: of lookups, which had ended by then; buckets: of rules that were over.
+    what   text    COLLATE "C" PRIMARY KEY CHECK (what IN ('entries', 'buckets')),
+    op_id  bigint  NOT NULL
+);
+
 -- "These values lead to those values", because of one row: what buckets depend on besides the row itself, and
 -- what tells which buckets a user gets. An entry stands from one op on, and until another.
 CREATE TABLE lookups (
@@ -262,7 +272,9 @@ CREATE TABLE ehr_lanes (
     ehr_id       uuid,
     system_id    text,
     CHECK (done_upto <= appended),
-    CHECK ((state = 'idle') = (done_upto = appended))
+    CHECK ((state = 'idle') = (done_upto = appended)),
+    -- Whether people have decided about its jobs since it was taken.
+    decided      boolean      NOT NULL DEFAULT false
 ) WITH (fillfactor = 50);
 CREATE INDEX ehr_lanes_due ON ehr_lanes (priority, due_at) WHERE state = 'waiting';
 CREATE INDEX ehr_lanes_stopped ON ehr_lanes (state) WHERE state IN ('held', 'parked');
@@ -332,6 +344,22 @@ CREATE TABLE ehr_compositions (
     delivered_at  timestamptz  NOT NULL
 );
 
+-- The rows a table had before it was mapped, as far as they have been queued.
+CREATE TABLE ehr_existing (
+    mapping    text     COLLATE "C" PRIMARY KEY,
+    -- gone: not in the mapping file, so that changes pass by.
+    state      text     COLLATE "C" NOT NULL CHECK (state IN ('queueing', 'queued', 'gone')),
+    -- The position of the log that they are changes at; from before the first was read.
+    at         pg_lsn,
+    -- The key of the last one, and how many there were.
+    upto       text[],
+    rows       bigint   NOT NULL DEFAULT 0,
+    -- Raised whenever the table was emptied.
+    emptied    bigint   NOT NULL DEFAULT 0,
+    -- Whether changes had passed by, so that all are queued, also those the record may have.
+    is_behind  boolean  NOT NULL DEFAULT false
+);
+
 -- What many lanes wait for: a template the server does not have, or the server itself.
 CREATE TABLE ehr_holds (
     name      text         COLLATE "C" PRIMARY KEY,
@@ -339,6 +367,16 @@ CREATE TABLE ehr_holds (
     since     timestamptz  NOT NULL,
     -- When somebody is to look next whether it still stands.
     check_at  timestamptz  NOT NULL
+);
+
+-- How many lanes each worker of a record system may have at work: the sum is what the server is to get at once. Not
+-- kept through a crash of storage, after which they tell again.
+CREATE UNLOGGED TABLE ehr_workers (
+    holder  text         COLLATE "C" PRIMARY KEY,
+    url     text         NOT NULL,
+    lanes   integer      NOT NULL,
+    -- One that has not told until then is gone, or stands still: what was its is the others'.
+    until   timestamptz  NOT NULL
 );
 
 -- What people have decided about jobs.
@@ -352,6 +390,27 @@ CREATE TABLE ehr_queue_audit (
     seq         bigint,
     mapping     text,
     record_key  text
+);
+
+-- How each process that replicates, serves or works is, as it tells itself; not kept through a crash of storage.
+-- One that begins goes on in the row of one that has ended, so that what is counted never falls.
+CREATE UNLOGGED TABLE parts (
+    id               bigint       GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    part             text         NOT NULL CHECK (part IN ('replicate', 'serve', 'work')),
+    -- host:pid
+    node             text         NOT NULL,
+    -- The session that tells: the process is there as long as this is.
+    backend          integer      NOT NULL,
+    backend_start    timestamptz  NOT NULL,
+    -- How many processes have gone on in this row.
+    starts           bigint       NOT NULL,
+    started_at       timestamptz  NOT NULL,
+    told_at          timestamptz  NOT NULL,
+    -- What it waits for, and since when; nothing while it goes on.
+    waits_for        text,
+    waits_since      timestamptz,
+    -- Counts by name, and the like: see observe/metrics.
+    figures          jsonb        NOT NULL
 );
 
 -- The queue, with the names and the statuses that its predecessors had.

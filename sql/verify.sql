@@ -1,8 +1,8 @@
 -- What storage holds, asked by whoever compares it with the source.
 
 -- name: shown
--- What readers see, how far it has come in the log, and the time at which rows are where they are.
-SELECT shown_op_id, shown_lsn, clock
+-- What readers see, how far it has come in the log, the time at which rows are where they are, and by which rules.
+SELECT shown_op_id, shown_lsn, clock, shown_rules
 FROM checkpoints WHERE slot = %(slot)s::text
 
 -- name: uncopied
@@ -35,6 +35,11 @@ WHERE b.name = %(bucket)s::text
        OR coalesce(t.count_before, CASE WHEN t.op_id >= c.op_id THEN c.removed ELSE 0 END) + since.count <> t.count)
 ORDER BY t.op_id LIMIT 5
 
+-- name: nameless
+-- Numbers that ops go by, and no bucket does. The name is stored before the first op, and removed after the last.
+SELECT DISTINCT o.bucket FROM ops AS o WHERE NOT EXISTS (SELECT FROM buckets AS b WHERE b.id = o.bucket)
+ORDER BY o.bucket LIMIT %(limit)s::integer
+
 -- name: newest_ops
 -- The newest op up to a checkpoint of each of these rows, in each of these buckets.
 SELECT DISTINCT ON (b.name, o.object_type, o.object_id, o.subkey)
@@ -57,6 +62,27 @@ SELECT l.lookup, l.key, l.value, l.subkey, l.until_op_id IS NULL, greatest(l.op_
 FROM (SELECT DISTINCT * FROM unnest(%(lookups)s::text[], %(keys)s::text[], %(subkeys)s::text[])
           AS asked (lookup, key, subkey)) AS asked
 JOIN lookups AS l ON l.lookup = asked.lookup AND l.key = asked.key AND l.subkey = asked.subkey
+
+-- name: kept_tables
+-- Tables that have been copied, whose rows may be kept.
+SELECT oid, namespace, name FROM tables WHERE slot = %(slot)s::text AND state = 'copied'
+
+-- name: followed
+SELECT oid FROM tables WHERE slot = %(slot)s::text
+
+-- name: next_kept
+-- Kept rows of some tables, in the order of the index; those after one of them.
+SELECT oid, key, row FROM row_states
+WHERE slot = %(slot)s::text AND oid = ANY (%(oids)s::bigint[])
+  AND (oid, key) > (%(oid)s::bigint, %(key)s::text)
+ORDER BY oid, key LIMIT %(limit)s::integer
+
+-- name: kept_rows
+-- What is kept in these places, and since which copy of its table; and what tells whether it is still the same.
+SELECT asked.oid, asked.key, t.copied_at, s.row, s.xmin::text
+FROM unnest(%(oids)s::bigint[], %(keys)s::text[]) AS asked (oid, key)
+JOIN tables AS t ON t.slot = %(slot)s::text AND t.oid = asked.oid AND t.state = 'copied'
+LEFT JOIN row_states AS s ON s.slot = t.slot AND s.oid = asked.oid AND s.key = asked.key
 
 -- name: visibility
 SELECT pg_catalog.pg_current_snapshot()::text

@@ -20,7 +20,8 @@ stored AS (
     SELECT user_id, client_id, coalesce(id, 1), %(lsn)s::pg_lsn, now() FROM asked ORDER BY user_id, client_id
     ON CONFLICT (user_id, client_id) DO UPDATE
     SET id = greatest(w.id, coalesce((SELECT a.id FROM asked AS a WHERE (a.user_id, a.client_id) = (w.user_id, w.client_id)),
-                                     w.id + 1)),
+                                     -- The last number stays: an error would be one for all who ask at once.
+                                     w.id + (w.id < 9223372036854775807)::int)),
         lsn = CASE WHEN w.id >= (SELECT a.id FROM asked AS a WHERE (a.user_id, a.client_id) = (w.user_id, w.client_id))
                    THEN w.lsn ELSE excluded.lsn END,
         requested_at = excluded.requested_at

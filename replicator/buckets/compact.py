@@ -17,6 +17,9 @@ to, from which alone they are counted on. A sweep looks for the newest op of eac
 REMOVEs at the beginning, and of a row without an op there is nothing to sweep. While tables are copied, what
 is shown stands still before the copies began, and so does compaction.
 
+Buckets of rules that are over are taken away meanwhile (`retire`), some ops at a time. Each step holds its
+bucket, which whoever takes ops of it away holds as well; and ends if there is none any more.
+
 Itself. One at a time, by a lock. A step reads some thousand ops and is one short transaction, which also says
 how far it came; killed anywhere, the next one goes on from there. What has overtaken an op of a large bucket
 is looked up in a table in storage, of the rows that ops since the last time are about: what is older has been
@@ -75,6 +78,10 @@ class Step(NamedTuple):
     bytes: int
 
 
+class _Gone(Exception):
+    """The bucket is not there any more."""
+
+
 async def lock(connection: Connection) -> None:
     """Be the only one who compacts, for as long as this connection lasts."""
     if not (await rows(connection, _q.lock))[0][0]:
@@ -116,14 +123,17 @@ async def compact_bucket(connection: Connection, number: int, upto: OpId) -> Asy
         if stands is None:
             return
         op_id, from_op_id, at = stands
-        step = await _whole(connection, number, op_id) if not at else None
-        if step is not None:
-            yield step
-            continue
-        await _note_overtaking(connection, number, from_op_id, op_id)
-        while at < op_id:
-            step, at = await _step(connection, number, op_id, at)
-            yield step
+        try:
+            step = await _whole(connection, number, op_id) if not at else None
+            if step is not None:
+                yield step
+                continue
+            await _note_overtaking(connection, number, from_op_id, op_id)
+            while at < op_id:
+                step, at = await _step(connection, number, op_id, at)
+                yield step
+        except _Gone:
+            return
         await connection.execute(_q.forget_overtaking)
 
 
@@ -146,6 +156,8 @@ async def _begin(connection: Connection, number: int, upto: OpId) -> tuple[int, 
         return None
     key = {"bucket": number, "op_id": op_id}
     async with connection.transaction():
+        if not await rows(connection, _q.hold, bucket=number):
+            return None
         # In this order: the sum that is counted on from is made of ops that are all still there.
         await connection.execute(_q.sum_up_to, key)
         await connection.execute(_q.begin, key)
@@ -175,6 +187,8 @@ async def _step(connection: Connection, number: int, op_id: int, at: int) -> tup
 async def _read(
     connection: Connection, query: bytes, number: int, after: int, upto: int, limit: int
 ) -> list[Old]:
+    if not await rows(connection, _q.hold, bucket=number):
+        raise _Gone
     found = await rows(connection, query, bucket=number, after=after, op_id=upto, limit=limit)
     return [Old(*row) for row in found]
 

@@ -20,6 +20,7 @@ from replicator.buckets.compact import (
     lock,
 )
 from replicator.buckets.compact_rest import forget_changes, forget_entries
+from replicator.buckets.deploy import named_in_force
 from replicator.buckets.model import OpId
 from replicator.config import Config
 from replicator.database import Connection, check_migrated, connected, rows
@@ -66,6 +67,7 @@ async def compact(
     schema = config.storage.schema_name
     async with connected(config.storage_dsn, "compact", schema=schema) as connection:
         await check_migrated(connection, schema)
+        name = name and await named_in_force(connection, config.source.slot, name)
         if name is not None and not (await rows(connection, _q.has_bucket, bucket=name))[0][0]:
             like = [one for (one,) in await rows(connection, _q.buckets_like, bucket=name.partition("[")[0])]
             known = f"Buckets that begin so: {', '.join(like)}" if like else "None begins so."

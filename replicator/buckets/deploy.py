@@ -94,6 +94,16 @@ async def standing(storage: Connection, slot: str) -> tuple[int | None, int | No
     return active, preparing
 
 
+async def named_in_force(storage: Connection, slot: str, bucket: str) -> str:
+    """A bucket's name with its version, also where a person has left that out, as the rules do."""
+    active = (await load(storage, slot)).active
+    name, bracket, values = bucket.partition("[")
+    for versioned in () if active is None else active.versions.buckets():
+        if versioned.partition("#")[2] == name:
+            return f"{versioned}{bracket}{values}"
+    return bucket
+
+
 async def store(storage: Connection, slot: str, rules: Rules, origin: str) -> RuleSet:
     """A new set, to be prepared; one that is being prepared gives way to it."""
     async with storage.transaction():
@@ -124,6 +134,24 @@ async def begin(storage: Connection, slot: str, preparing: RuleSet, *, is_first:
 async def fail(storage: Connection, slot: str, number: int, why: str) -> bool:
     """The set cannot be prepared. The one in force stays."""
     return bool(await rows(storage, _q.fail, slot=slot, rules=number, why=why))
+
+
+async def give_up(storage: Connection, slot: str, why: str) -> int | None:
+    """Go on by the set in preparation alone, because the one in force cannot be followed any more.
+
+    As where none has been in force: every table is copied for everybody, and the set is put in force with the
+    last of them. Until then readers see what they saw, by the rules that they saw it by. Answers its number.
+    """
+    async with storage.transaction():
+        await storage.execute(_q.lock)
+        active, preparing = await standing(storage, slot)
+        if active is None or preparing is None:
+            return None
+        await storage.execute(_q.give_up, {"slot": slot, "rules": preparing, "why": why})
+        await storage.execute(_q.forget_copies, {"slot": slot, "rules": preparing})
+        await storage.execute(_q.free_tables, {"slot": slot})
+        await storage.execute(_buckets.want_all, {"slot": slot})
+    return preparing
 
 
 async def put_in_force(execute: Execute) -> bool:

@@ -18,24 +18,29 @@ def encode_ops(intents: Sequence[Put | Remove], op_id: int, buckets: Sequence[in
     """
     parts: list[bytes] = []
     append = parts.append
+    #: What clients call the row before, if that needed no escapes: the next one's is mostly the same.
+    met = ""
     for intent, bucket in zip(intents, buckets, strict=True):
         op_id += 1
         if type(intent) is Put:
-            _, kind, row_id, subkey, data = intent
-            op = "PUT"
+            op, (_, kind, row_id, subkey, data) = "PUT", intent
             # JSON has already escaped everything but the backslashes it did so with.
-            data = data.replace("\\", "\\\\") if "\\" in data else data
+            if "\\" in data:
+                data = data.replace("\\", "\\\\")
         else:
-            _, kind, row_id, subkey = intent[:4]
-            op, data = "REMOVE", "\\N"
-        if not (row_id.isprintable() and subkey.isprintable() and kind.isprintable()) or (
-            "\\" in row_id or "\\" in subkey or "\\" in kind
-        ):
+            op, (_, kind, row_id, subkey), data = "REMOVE", intent[:4], "\\N"
+        # An id is nearly always part of the subkey, and needs no look of its own.
+        names = subkey if row_id in subkey else subkey + row_id
+        if kind is not met:
+            names += kind
+        if "\\" in names or "\t" in names or "\n" in names or "\r" in names:
             kind, row_id, subkey = [name.translate(_ESCAPES) for name in (kind, row_id, subkey)]
+        else:
+            met = kind
         row = f"{op}\t{kind}\t{row_id}\t{subkey}\t{data}\n".encode()
         checksum = crc32(row)
         if checksum >= 0x80000000:
             checksum -= 0x100000000
-        append(f"{op_id}\t{bucket}\t{checksum}\t".encode())
+        append(b"%d\t%d\t%d\t" % (op_id, bucket, checksum))
         append(row)
     return b"".join(parts)

@@ -28,6 +28,9 @@ class Force:
     active: int | None
     preparing: int | None
 
+    #: All of the set that is prepared beside it.
+    next: Rules | None = None
+
     @property
     def tables(self) -> tuple[tuple[str, str], ...]:
         new = self.beside.tables() if self.beside is not None else ()
@@ -53,10 +56,15 @@ class Configured:
         self._is_fresh = True
         self._told: int | None = None
 
+    def renew(self, rules: Rules) -> None:
+        """The file has been read again; also one that could not be deployed is tried again."""
+        self.rules, self._is_fresh = rules, True
+
     async def names(self, storage: Connection, slot: str) -> tuple[tuple[str, str], ...]:
         """The tables that must be there for anything to begin: those of the set in force, or of the file."""
-        active = (await deploy.load(storage, slot)).active
-        return (self.rules if active is None else _read(active)).tables()
+        now = await deploy.load(storage, slot)
+        first = now.active or (now.preparing if self._to_deploy(now) is None else None)
+        return (self.rules if first is None else _read(first)).tables()
 
     async def take(self, storage: Connection, slot: str) -> Force:
         """What to replicate from here on, with the file deployed if it is not the one that was."""
@@ -99,7 +107,7 @@ class Configured:
         if active is None:
             return Force(rules, None, None, preparing.id)
         new = only_new(rules, preparing.versions, preparing.id)
-        return Force(_versioned(active), new, active.id, preparing.id)
+        return Force(_versioned(active), new, active.id, preparing.id, rules)
 
 
 async def of_number(storage: Connection, slot: str, number: int) -> tuple[Rules, str]:

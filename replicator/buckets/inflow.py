@@ -1,19 +1,24 @@
-"""Ops, as COPY's lines → storage, which takes them in while more are made."""
+"""Ops, as COPY's lines → storage, which takes them in while more are made.
+
+Whoever makes them is not to wait for storage, as long as what waits for it is little: after it has flushed a
+commit storage is behind, and catches up faster than ops are made. So a task of its own hands them over.
+"""
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, suppress
-
-import psycopg
-from psycopg import AsyncCopy
+import asyncio
+from collections import deque
+from collections.abc import Sequence
 
 from replicator import queries
 from replicator.database import Connection
 
 _q = queries.load("buckets")
 
-#: So much is sent before storage has to say that it has taken it in: it may be waiting in our memory.
-_UNANSWERED_BYTES = 4 << 20
+#: With so much that storage has not taken yet, whoever makes more has to wait.
+_WAITING_BYTES = 12 << 20
+#: With so much, storage is given some of it before more is made.
+_TURN_BYTES = 1 << 19
 
 
 class Inflow:
@@ -21,34 +26,62 @@ class Inflow:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._end: AsyncExitStack | None = None
-        self._copy: AsyncCopy | None = None
-        self._unanswered = 0
+        self._lines: deque[bytes] = deque()
+        self._waiting = 0
+        #: Set when there is something new to do, for the one that hands over; and for the one that has it do.
+        self._given, self._taken = asyncio.Event(), asyncio.Event()
+        self._is_to_end = False
+        self._handing_over: asyncio.Task[None] | None = None
 
-    async def send(self, lines: bytes) -> None:
-        """Give storage these lines, and go on without waiting for it."""
-        if self._copy is None:
-            self._end = AsyncExitStack()
-            copying = self._connection.cursor().copy(_q.append_ops)
-            self._copy = await self._end.enter_async_context(copying)
-        await self._copy.write(lines)
-        self._unanswered += len(lines)
-        if self._unanswered >= _UNANSWERED_BYTES:
-            await self.rest()
+    async def send(self, lines: Sequence[bytes]) -> None:
+        """Have storage given these blocks of lines, and go on without waiting for it.
+
+        They stay what they are: joined, those of a large transaction would be copied once more.
+        """
+        if self._handing_over is None:
+            self._is_to_end = False
+            self._handing_over = asyncio.create_task(self._hand_over())
+        self._lines += lines
+        self._waiting += sum(map(len, lines))
+        self._given.set()
+        if self._waiting >= _TURN_BYTES:
+            await asyncio.sleep(0)  # it needs its turns
+        while self._waiting > _WAITING_BYTES and not self._handing_over.done():
+            self._taken.clear()
+            await self._taken.wait()
+        if self._handing_over.done():
+            await self.rest()  # which says why it has ended
 
     async def rest(self) -> None:
         """Wait until storage has taken in what it was given, and can be told something else."""
-        end, self._end, self._copy, self._unanswered = self._end, None, None, 0
-        if end is not None:
-            await end.aclose()
+        if self._handing_over is not None:
+            self._is_to_end = True
+            self._given.set()
+            await self._handing_over
+            self._handing_over = None
 
     async def abandon(self) -> None:
         """End the COPY, if one is under way, in such a way that nothing of it is stored."""
-        if self._end is not None:
-            reason = _Abandoned("the replicator has stopped")
-            with suppress(psycopg.Error, _Abandoned):
-                await self._end.__aexit__(_Abandoned, reason, None)
+        handing_over, self._handing_over = self._handing_over, None
+        if handing_over is not None:
+            handing_over.cancel()
+            await asyncio.wait({handing_over})
+            if not handing_over.cancelled():
+                handing_over.exception()  # whatever it was, nobody needs to know it any more
+        self._lines.clear()
+        self._waiting = 0
 
-
-class _Abandoned(Exception):
-    """Tells a COPY that it is not to be completed."""
+    async def _hand_over(self) -> None:
+        try:
+            async with self._connection.cursor().copy(_q.append_ops) as copying:
+                while self._lines or not self._is_to_end:
+                    while self._lines:
+                        lines = self._lines.popleft()
+                        await copying.write(lines)
+                        self._waiting -= len(lines)
+                        self._taken.set()
+                    if not self._is_to_end:
+                        self._given.clear()
+                        await self._given.wait()
+        finally:
+            self._taken.set()

@@ -76,3 +76,5 @@ class Position(NamedTuple):
     clock: float = 0.0
     #: Which set of rules was in force at what readers see.
     shown_rules: int | None = None
+    #: When the newest of the transactions in it was committed, in seconds since 1970 by the source's clock.
+    committed_at: float | None = None

@@ -2,6 +2,10 @@
 
 What another set still needs has the same name there, and stays. A name is never used again, so what is
 half removed when this ends is removed by the next that comes by.
+
+Nothing is routed to these names any more, but the sweep of a table goes by what is stored, and adds to it. So
+everything is removed, then whoever writes is waited for, and what that batch has added is removed, too. The
+batches after it find nothing there to add to.
 """
 
 from __future__ import annotations
@@ -18,8 +22,9 @@ from replicator.rules.lookups import DUE, OUTER
 
 _q = queries.load("retire")
 
-#: So long a reader may go on with what it has begun to read.
-GRACE_S = 60.0
+#: So long a reader may go on with what it has begun to read: a client that takes a page slowly, and a server
+#: whose connection for news is dead, which it notices after two minutes.
+GRACE_S = 300.0
 #: So many rows are removed at once: other statements come between.
 STEP = 10_000
 #: So many sets that are over are remembered.
@@ -44,12 +49,12 @@ async def retire(storage: Connection, slot: str, routed: Collection[int | None] 
     known = await deploy.load(storage, slot)
     ended = [one for one in known.sets if one.id in over]
     kept = [one for one in known.sets if one.id not in over and one.cleaned_at is None]
-    removed = 0
-    for name in sorted(_buckets(ended) - _buckets(kept)):
-        removed += await _remove(storage, _q.remove_ops, name=name)
+    buckets, entered = _buckets(ended) - _buckets(kept), _entered(ended) - _entered(kept)
+    removed = await _empty(storage, buckets, entered)
+    await storage.execute(_q.wait_for_batch, {"slot": slot})
+    removed += await _empty(storage, buckets, entered)
+    for name in sorted(buckets):
         await _remove(storage, _q.remove_buckets, name=name)
-    for name in sorted(_entered(ended) - _entered(kept)):
-        removed += await _remove(storage, _q.remove_entries, name=name)
     await storage.execute(_q.cleaned, {"slot": slot, "ids": sorted(over)})
     await storage.execute(_q.forget_sets, {"slot": slot, "most": REMEMBERED})
     mark("rules cleaned", rules=", ".join(map(str, sorted(over))), rows=removed)
@@ -60,12 +65,22 @@ async def _over(storage: Connection, slot: str) -> set[int]:
     return {number for (number,) in await rows(storage, _q.over, slot=slot, grace_s=GRACE_S)}
 
 
-async def _remove(storage: Connection, query: bytes, **which: object) -> int:
+async def _empty(storage: Connection, buckets: Collection[str], entered: Collection[str]) -> int:
     removed = 0
+    for name in sorted(buckets):
+        removed += await _remove(storage, _q.remove_ops, name=name)
+    for name in sorted(entered):
+        removed += await _remove(storage, _q.remove_entries, name=name)
+    return removed
+
+
+async def _remove(storage: Connection, query: bytes, **which: object) -> int:
+    removed: int = 0
     while True:
-        cursor = await storage.execute(query, {"limit": STEP, **which})
-        removed += cursor.rowcount
-        if cursor.rowcount < STEP:
+        [(found, gone)] = await rows(storage, query, limit=STEP, **which)
+        removed += gone
+        # Where compaction has taken away some of what was found, fewer are gone, and there may be more.
+        if found < STEP and gone == found:
             return removed
         await asyncio.sleep(0)
 

@@ -36,7 +36,7 @@ from replicator import queries
 from replicator.buckets.kept import Changed, Form, Kept, Place, keeps_state, pack_row, unpack_row
 from replicator.database import Connection
 from replicator.wal.messages import UNCHANGED, Relation
-from replicator.wal.transactions import Change, Kind
+from replicator.wal.transactions import Change, Kind, relations_of
 from replicator.wal.window import Key, key_of
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ MOST_BYTES = 8 << 20
 #: About so much of them is sent to storage together.
 _BYTES_SENT = 1 << 18
 #: Looked up once: an Enum's member takes longer to find than a row to pass.
-_INSERT = Kind.INSERT
+_INSERT, _TRUNCATE = Kind.INSERT, Kind.TRUNCATE
 
 
 _State = tuple[Place, bytes]
@@ -81,8 +81,7 @@ class RowStates:
 
     def concern(self, changes: Sequence[Change]) -> bool:
         """Whether any of these changes needs a kept row, or becomes one."""
-        relations = {id(change.relation): change.relation for change in changes}
-        return any([self._form(relation).keeps for relation in relations.values()])
+        return any([self._form(relation).keeps for relation in relations_of(changes)])
 
     async def complete(self, changes: Sequence[Change], batch: Batch, copied: Collection[int]) -> Completed:
         """The first of these changes made whole, as many as memory allows; `copied` says which tables are."""
@@ -91,14 +90,16 @@ class RowStates:
         whole: list[Change] = []
         holes: list[tuple[int, Key]] = []
         size = end = 0
+        met: Relation | None = None
         for change in changes[:ready]:
             if size >= MOST_BYTES:
                 break
             end += 1
-            form = self._form(change.relation)
+            if change[1] is not met:
+                met, form = change[1], self._form(change[1])
             if not form.keeps:
                 whole.append(change)
-            elif change.kind is Kind.TRUNCATE:
+            elif change[0] is _TRUNCATE:
                 await self.forget(form.oid, batch)
                 whole.append(change)
             else:
@@ -161,7 +162,8 @@ class RowStates:
         """
         asked: dict[Place, int] = {}
         near = 0
-        if all([change.kind is _INSERT and change.relation.oid in copied for change in changes]):
+        are_copied = all([relation.oid in copied for relation in relations_of(changes)])
+        if are_copied and all([change[0] is _INSERT for change in changes]):
             return asked, near, len(changes)
         arrived: set[Place] = set()
         for at, change in enumerate(changes):
@@ -226,8 +228,8 @@ def _complete(
     change: Change, form: Form, kept: Kept, whole: list[Change], holes: list[tuple[int, Key]]
 ) -> int:
     """Make one change whole by what is known; what becomes known by it replaces that. How much that was."""
-    new = change.new
-    if change.kind is _INSERT and new is not None:  # most of them, and most of those into empty places
+    kind, _, _, new, _, _ = change
+    if kind is _INSERT and new is not None:  # most of them, and most of those into empty places
         place, packed = form.place(new), form.pack(new)
         if kept.bring(place, packed):
             whole.append(change)

@@ -18,10 +18,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+import psycopg
 from psycopg.rows import TupleRow
 
 from replicator import queries
@@ -38,18 +40,24 @@ from replicator.database import Connection, rows
 from replicator.errors import StandingBy, StorageUnready, Unavailable
 from replicator.marks import mark
 from replicator.rules.model import Put, Remove
-from replicator.rules.route import Enter, Intent, Leave, Truncated
+from replicator.rules.route import Enter, ForNew, Intent, Leave, Truncated
 from replicator.wal.lsn import Lsn
 from replicator.wal.transactions import Change, Transaction
 
 _q = queries.load("buckets")
 
-#: So many ops are sent together.
-_SENT = 500
-#: So many are kept back while the batch before them is being committed.
-_HELD = 5000
-#: And never more characters of them than this, however few they are.
-_CHARACTERS_HELD = 4 << 20
+#: So many changes are routed together.
+_ROUTED = 1000
+#: Whoever commits is made way for after so many changes, in half a millisecond; and gets so many turns.
+_TURN_CHANGES, _TURNS = 128, 2
+#: So many ops are printed together.
+_PRINTED = 500
+#: So many characters of them are kept back while the batch before them is being committed.
+_CHARACTERS_HELD = 12 << 20
+#: Storage that does not answer for so long ends the transaction with the connection.
+_ROLLBACK_S = 5.0
+#: The source counts time from 2000 on, we from 1970.
+_EPOCH_S = 946_684_800.0
 #: What an op takes in storage besides its row.
 _OVERHEAD = 150
 
@@ -99,6 +107,8 @@ class Writer:
         #: The time that the last batch had, in seconds since 1970.
         self.clock = clock
         self._committing: asyncio.Task[None] | None = None
+        #: With how many changes something has been done since it was last made way for.
+        self._done = 0
 
     def batch(self) -> Batch:
         """The next storage transaction; nothing is sent before something is appended."""
@@ -124,6 +134,19 @@ class Writer:
     def is_committing(self) -> bool:
         return self._committing is not None and not self._committing.done()
 
+    async def make_way(self, changes: int) -> None:
+        """After something has been done with so many changes: let the batch that is being committed go on.
+
+        What storage is asked and given waits for its turn of the loop, and storage stands still meanwhile. An
+        answer that has come is noticed in one turn, and heard in the next.
+        """
+        self._done += changes
+        if self._done >= _TURN_CHANGES:
+            self._done = 0
+            if self.is_committing:
+                for _ in range(_TURNS):
+                    await asyncio.sleep(0)
+
     def commit(self, work: Coroutine[None, None, None]) -> None:
         """Have a batch committed while the next one is being made."""
         assert self._committing is None, "one batch is committed before the next one begins"
@@ -140,7 +163,12 @@ class Writer:
         if self._committing is not None:
             self._committing.cancel()
             await asyncio.gather(self._committing, return_exceptions=True)
+        await self.numbers.abandon()
         await self.inflow.abandon()
+        # At once: whoever beside us waits for what the transaction holds cannot always be ended.
+        with suppress(psycopg.Error, TimeoutError):
+            async with asyncio.timeout(_ROLLBACK_S):
+                await self.connection.rollback()
 
 
 class Batch:
@@ -155,9 +183,11 @@ class Batch:
         #: What has been added last, as it is and as lines, and what its first op follows.
         self._held: list[Put | Remove] = []
         self._held_after: int = before.op_id
+        #: The same, of those whose buckets' numbers are being looked up.
+        self._foreseen: tuple[list[Put | Remove], list[str], int] | None = None
         self._lines: list[bytes] = []
         #: How much is kept back.
-        self._ops_held = self._characters_held = 0
+        self._characters_held = 0
         self._entries = Entries()
         self._changed = Changed()
         self._feed = writer.feed() if writer.feed is not None else None
@@ -172,6 +202,9 @@ class Batch:
         #: How much has been appended.
         self.rows = 0
         self.bytes = 0
+        #: Of how many changes; and when the transactions that end in it were committed, in s since 1970.
+        self.changes = self._counted = 0
+        self.committed: list[float] = []
 
     def covers(self, piece: Transaction) -> bool:
         """Whether what is stored already covers this transaction: the source sent it again."""
@@ -193,21 +226,41 @@ class Batch:
             then, self.now = self.now, max(self.now, now)
             self._writer.clock = self.now
             await lookups.advance(self, then)
-        await self.add(await lookups.route(changes, self))
-        self._writes.add(lookups.written(changes, self.now))
-        if self._writes.is_full:
-            await self.rest()
-            await self._writes.send(self._writer.connection)
-        most = _HELD if self._writer.is_committing else _SENT
-        if self._ops_held >= most or self._characters_held >= _CHARACTERS_HELD:
-            await self._send()
+        for some in _slices(changes):
+            await self.add(await lookups.route(some, self))
+            await self._writer.make_way(len(some))
+            self._writes.add(lookups.written(some, self.now))
+            if self._writes.is_full:
+                await self.rest()
+                await self._writes.send(self._writer.connection)
+            await self._hand_on()
+            await self._writer.make_way(len(some))
         if piece.end_lsn is not None:
             self._lsn = piece.end_lsn
+
+    async def _hand_on(self) -> None:
+        """Give storage what is worth giving; or keep it, printed, while the batch before is committed."""
+        if len(self._held) >= _PRINTED:
+            await self._encode_soon()
+            if not self._writer.is_committing:
+                await self._begin()
+                await self._send_lines()
+        if self._characters_held >= _CHARACTERS_HELD:
+            await self._send()
+
+    def count(self, piece: Transaction) -> None:
+        """Note what the log brings with a piece: rows that are copied, and marks, are not counted."""
+        self._counted += len(piece.changes)
+        if piece.end_lsn is not None and self._counted:
+            self.changes += self._counted
+            self._counted = 0
+            self.committed.append(piece.committed_at / 1e6 + _EPOCH_S)
 
     async def tell(self, changes: Sequence[Change], commit_lsn: Lsn) -> None:
         """What the log says has changed, whole: of it others make what they store with the checkpoint."""
         if self._feed is not None:
             await self._feed.add(changes, commit_lsn)
+            await self._writer.make_way(len(changes))
             if self._feed.is_full:
                 await self.rest()
                 await self._feed.spill(self._writer.connection)
@@ -253,7 +306,8 @@ class Batch:
             await connection.execute(_q.sum_up, {"buckets": numbers(self._changed.due)})
         if self._feed is not None:
             await self._feed.send(connection)
-        position = {"op_id": after.op_id, "lsn": str(after.lsn), "clock": self.now}
+        position: dict[str, object] = {"op_id": after.op_id, "lsn": str(after.lsn), "clock": self.now}
+        position["committed_at"] = max(self.committed, default=None)
         told = {"is_change": after.op_id > self._before.op_id, **self._changed.told()}
         if not await rows(connection, _q.advance, **writer.key, **position, **told):
             raise _replaced(str(writer.key["slot"]))
@@ -289,24 +343,50 @@ class Batch:
         self._op_id += len(intents)
         self.rows += len(intents)
         self.bytes += size
-        self._ops_held += len(intents)
         self._characters_held += size
 
+    async def _encode_soon(self) -> None:
+        """Print what is held; or, where storage has to be asked for its buckets, what was held before it."""
+        await self._encode_foreseen()
+        held, self._held = self._held, []
+        names, numbers = [intent.bucket for intent in held], self._writer.numbers
+        buckets = numbers.known(names)
+        if buckets is not None:
+            self._print(held, buckets, self._held_after)
+        else:
+            self._foreseen = held, names, self._held_after
+            numbers.foresee(names)
+            await asyncio.sleep(0)  # storage is to be asked now
+
+    async def _encode_foreseen(self) -> None:
+        foreseen, self._foreseen = self._foreseen, None
+        if foreseen is not None:
+            held, names, after = foreseen
+            self._print(held, await self._writer.numbers.of(names), after)
+
     async def _encode(self) -> None:
-        """Give what is held its ids, which count on: whatever is added next may take some that are no ops."""
+        """Print all that is held: whatever is added next may take ids that are no ops."""
+        await self._encode_foreseen()
         if self._held:
             held, self._held = self._held, []
             buckets = await self._writer.numbers.of([intent.bucket for intent in held])
-            self._changed.add(buckets, self._held_after)
-            self._lines.append(encode_ops(held, self._held_after, buckets))
+            self._print(held, buckets, self._held_after)
+
+    def _print(self, held: list[Put | Remove], buckets: list[int], after: int) -> None:
+        """Give ops their ids, which count on from one."""
+        self._changed.add(buckets, after)
+        self._lines.append(encode_ops(held, after, buckets))
 
     async def _send(self) -> None:
         await self._begin()
         await self._encode()
+        await self._send_lines()
+
+    async def _send_lines(self) -> None:
         if self._lines:
             lines, self._lines = self._lines, []
-            self._ops_held = self._characters_held = 0
-            await self._writer.inflow.send(b"".join(lines))
+            self._characters_held = 0
+            await self._writer.inflow.send(lines)
 
     async def rest(self) -> None:
         """Be in the transaction, with everything appended so far in it, and nothing under way."""
@@ -339,6 +419,16 @@ class Batch:
         """An op id for what is no op, but must be seen to happen in their order."""
         self._op_id += 1
         return self._op_id
+
+
+def _slices(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
+    """Some after the others: storage takes the first of many in while the others are routed."""
+    if len(changes) <= _ROUTED:
+        yield changes
+        return
+    for begin in range(0, len(changes), _ROUTED):
+        some = changes[begin : begin + _ROUTED]
+        yield ForNew(some) if isinstance(changes, ForNew) else some
 
 
 async def open_writer(connection: Connection, slot: str, numbers: Numbers) -> tuple[Writer, Position] | None:
@@ -391,6 +481,7 @@ async def begin_again(connection: Connection, slot: str, writer: Writer, lsn: Ls
     values = {"slot": slot, "lsn": str(lsn), "system_id": source.system_id, "timeline": source.timeline}
     async with connection.transaction():
         await connection.execute(_q.want_all, values)
+        await connection.execute(_q.miss_jobs)
         await connection.execute(_q.begin_again, values)
     writer.checkpoint = Checkpoint(writer.checkpoint.op_id, lsn)
     return writer

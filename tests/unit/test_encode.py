@@ -46,6 +46,10 @@ intents = st.builds(Put, odd, odd, odd, odd, rows) | st.builds(Remove, odd, odd,
 
 
 @given(st.lists(intents, max_size=4), st.integers(0, 2**62))
+@example([Put("u", kind, "1", "7/1", "{}") for kind in ("a\tb", "a\tb", "ab", "ab", "a\\b")], 0)
+@example(
+    [Put("u", "ab", "\t", "7/1", "{}"), Remove("u", "ab", "1", "7/\n1"), Put("u", "ab", "", "7/", "{}")], 0
+)
 @example([Put('u["\\N"]', "a\tb", "\n", "\\", '{"a":"\\\\N\\n"}'), Remove("\\N", "\\.", "", "\\N")], 0)
 def test_ops_are_read_back_as_they_were(intents: Sequence[Put | Remove], after: int) -> None:
     buckets = list(range(5, 5 + len(intents)))

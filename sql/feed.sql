@@ -1,0 +1,100 @@
+-- What making jobs asks of the source, and of storage.
+
+-- name: columns
+-- Of the source: the columns of these tables, and the oids of their types.
+SELECT n.nspname::text, c.relname::text, a.attname::text, a.atttypid::bigint
+FROM unnest(%(schemas)s::text[], %(tables)s::text[]) AS wanted (schema, name)
+JOIN pg_catalog.pg_namespace AS n ON n.nspname = wanted.schema
+JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = wanted.name AND c.relkind IN ('r', 'p')
+JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY 1, 2, a.attnum
+
+-- name: note_mappings
+-- Which mappings there are. The rows of one that is new are queued, if that is wanted; one that is not there any
+-- more misses changes from now on, so that all its rows are queued should it come back.
+WITH given AS (SELECT * FROM unnest(%(names)s::text[], %(wanted)s::boolean[]) AS given (mapping, is_wanted)),
+gone AS (
+    UPDATE ehr_existing SET state = 'gone'
+    WHERE state <> 'gone' AND mapping NOT IN (SELECT mapping FROM given))
+INSERT INTO ehr_existing AS e (mapping, state)
+SELECT mapping, CASE WHEN is_wanted THEN 'queueing' ELSE 'queued' END FROM given
+ON CONFLICT (mapping) DO UPDATE
+SET state = excluded.state, is_behind = true, at = NULL, upto = NULL, rows = 0 WHERE e.state = 'gone'
+
+-- name: unfilled
+SELECT mapping FROM ehr_existing WHERE state = 'queueing' ORDER BY mapping
+
+-- name: existing
+-- How far the rows of a mapping have been queued; nothing once all of them are.
+SELECT at::text, upto, rows, emptied, is_behind FROM ehr_existing
+WHERE mapping = %(mapping)s::text AND state = 'queueing'
+
+-- name: begin_existing
+UPDATE ehr_existing SET at = %(at)s::pg_lsn WHERE mapping = %(mapping)s::text AND at IS NULL
+
+-- name: advance_existing
+-- So many rows are queued, if the last ones still count, and it is we who go on.
+UPDATE ehr_existing
+SET rows = %(rows)s::bigint, upto = %(upto)s::text[], state = CASE WHEN %(is_last)s::boolean THEN 'queued' ELSE state END,
+    is_behind = is_behind AND NOT %(is_last)s::boolean
+WHERE mapping = %(mapping)s::text AND state = 'queueing' AND emptied = %(emptied)s::bigint AND rows = %(before)s::bigint
+RETURNING mapping
+
+-- name: is_copied
+SELECT FROM tables
+WHERE slot = %(slot)s::text AND namespace = %(namespace)s::text AND name = %(name)s::text AND state = 'copied'
+
+-- name: known_records
+-- Those of these records, by their places, of which there is or was a job. Where several rows are one record,
+-- it is of one row that is asked.
+SELECT given.at FROM unnest(%(compositions)s::uuid[], %(lanes)s::bigint[], %(keys)s::text[])
+    WITH ORDINALITY AS given (composition, lane, key, at)
+WHERE EXISTS (SELECT FROM ehr_compositions AS c
+              WHERE c.id = given.composition AND (%(is_one)s::boolean OR c.record_key = given.key))
+   OR EXISTS (SELECT FROM ehr_sync_queue AS q
+              WHERE q.lane = given.lane AND q.composition_id = given.composition
+                AND (%(is_one)s::boolean OR q.record_key = given.key))
+
+-- name: is_emptied
+-- Whoever has read rows of it without having queued them must read again.
+UPDATE ehr_existing SET emptied = emptied + 1 WHERE mapping = %(mapping)s::text
+
+-- name: arrive_emptied
+-- A table was emptied: a job for each record of a mapping that has been fed, and not been ended since, by what
+-- waits, what has arrived in this transaction, and what the record holds. It says what the newest one said.
+WITH fed AS (
+    SELECT DISTINCT ON (composition_id) * FROM (
+        SELECT 0 AS turn, lane, seq, record_key, operation, patient, ehr_id, composition_id, snapshot
+        FROM ehr_sync_queue_open WHERE mapping = %(mapping)s::text AND composition_id IS NOT NULL
+        UNION ALL
+        SELECT 1, lane, seq, record_key, operation, patient, ehr_id, composition_id, snapshot
+        FROM ehr_arrivals WHERE mapping = %(mapping)s::text AND composition_id IS NOT NULL) AS known
+    ORDER BY composition_id, turn DESC, seq DESC),
+held AS (
+    SELECT l.id AS lane, c.record_key, l.patient, c.ehr_id, c.id AS composition_id, d.snapshot, d.operation
+    FROM ehr_compositions AS c
+    JOIN ehr_lanes AS l ON l.ehr_id = c.ehr_id AND l.patient IS NOT NULL
+    LEFT JOIN LATERAL (
+        SELECT d.snapshot, d.operation FROM ehr_sync_queue_done AS d
+        WHERE %(operation)s::text = 'mark' AND d.lane = l.id AND d.composition_id = c.id AND d.snapshot IS NOT NULL
+        ORDER BY d.seq DESC LIMIT 1) AS d ON true
+    WHERE c.mapping = %(mapping)s::text AND NOT c.is_deleted
+      AND NOT EXISTS (SELECT FROM fed WHERE fed.composition_id = c.id)),
+ending AS (
+    SELECT lane, record_key, patient, ehr_id, composition_id, snapshot FROM fed
+    WHERE operation NOT IN ('delete', 'mark')
+    UNION ALL
+    SELECT lane, record_key, patient, ehr_id, composition_id, snapshot FROM held
+    WHERE operation IS DISTINCT FROM 'mark'),
+counted AS (SELECT *, row_number() OVER (ORDER BY lane, composition_id) AS number FROM ending),
+arrived AS (
+    INSERT INTO ehr_arrivals (
+        lane, seq, source_table, mapping, record_key, operation, patient, ehr_id, composition_id, template_id,
+        commit_lsn, ordinal, part, snapshot, priority, may_merge, trouble)
+    SELECT lane, %(arrived)s::bigint + number, %(table)s::text, %(mapping)s::text, record_key, %(operation)s::text,
+           patient, ehr_id, composition_id, %(template)s::text, %(lsn)s::pg_lsn, %(ordinal)s::bigint, number - 1,
+           CASE WHEN %(operation)s::text = 'mark' THEN snapshot END, %(priority)s::integer, %(may_merge)s::boolean,
+           CASE WHEN %(operation)s::text = 'mark' AND snapshot IS NULL
+                THEN 'its row is gone, and nobody knows any more what it said' END
+    FROM counted RETURNING 1)
+SELECT count(*) FROM arrived
