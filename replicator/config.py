@@ -17,7 +17,7 @@ from yaml import MappingNode, Node, SequenceNode
 
 from replicator.dsn import describe_dsn, is_dsn
 from replicator.errors import ConfigError
-from replicator.settings.keys import CREDENTIAL, Config, Section, effective, names
+from replicator.settings.keys import CREDENTIAL, LOADED, Config, Section, effective, names
 from replicator.settings.variables import Variables
 from replicator.text.file import read
 from replicator.text.nodes import Problem, Problems, dotted, is_null, nearest, parse
@@ -29,6 +29,12 @@ Location: TypeAlias = tuple[str | int, ...]
 HINT = "config/replicator.yaml shows every key with its default."
 #: The variable that a connection string is taken from when its key is left out.
 DSN_VARIABLE = {"source": "SOURCE_DSN", "storage": "STORAGE_DSN"}
+#: Where tokens and rows could be read on their way.
+EXPOSED = (
+    "other machines could reach this, and it would speak to them without TLS: write tls_cert_file and "
+    "tls_key_file; or without_tls: behind_proxy, where a proxy that speaks TLS stands before it; or "
+    "without_tls: anywhere"
+)
 #: What pydantic calls an error → what we call it.
 WORDS = {
     "model_type": "must be a mapping: lines of the form `key: value`",
@@ -83,6 +89,8 @@ class _Reading:
         except ValidationError as error:
             self._refuse_all(error)
             raise Problems(self.document.problems, HINT) from None
+        if config.sync.is_exposed:
+            self._refuse(("sync", "listen"), EXPOSED)
         self.document.settle(HINT)
         return config.beside(self.folder)
 
@@ -145,17 +153,18 @@ class _Reading:
     def _dsn_of_file(self, written: str) -> str | Refused:
         if is_dsn(written):
             return Refused("a connection string stands where a file's path is expected: use dsn")
-        path = self.folder / written
+        path, missing = self.folder / written, ""
         if written.startswith(CREDENTIAL):
             directory = self.environ.get("CREDENTIALS_DIRECTORY", "")
             path = Path(directory, name := written.removeprefix(CREDENTIAL))
             if not directory or not name or "/" in name or name == "..":
                 what = "needs a name without /, and CREDENTIALS_DIRECTORY, which systemd sets"
                 return Refused(f"{CREDENTIAL}NAME {what}")
+            missing = f"; {LOADED.format(name=name)}"
         try:
             return read(path).strip() or Refused(f"{path}: is empty")
         except ConfigError as error:
-            return Refused(error.what)
+            return Refused(error.what + missing)
 
     # What the models refuse → problems at the place it was written.
 

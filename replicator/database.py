@@ -35,10 +35,14 @@ _q = queries.load("migrate")
 
 #: What libpq says when trying again cannot help: a setting is wrong. (It gives no SQLSTATE while connecting.)
 _REFUSED = re.compile(
-    r"password authentication failed|no password supplied|no pg_hba\.conf entry|"
+    r"(password|Peer) authentication failed|no password supplied|no pg_hba\.conf entry|"
     r"(role|database) .* does not exist|not permitted to log in|certificate|"
     r"server does not support SSL|permission denied for database|root certificate file",
 )
+#: What libpq asks where nobody answers: our hint asks it, too.
+_ASKED = re.compile(r"\s+Is the server running (locally|on that host) and accepting [^?]*\?")
+_CHECK = "Check the DSN's user, password, database and sslmode."
+_PEER = "On the socket, be that user (runuser -u NAME -- …); or name a host in the DSN, and a password."
 #: Where Postgres itself has no advice.
 _LACKS = "`replicator check` says what the role lacks, and prints the statements that give it."
 #: The second: what stands in a schema one may not use is not to be seen.
@@ -51,6 +55,9 @@ _KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count
 _UNANSWERED_MS = 60_000
 #: Whoever wants a connection of several waits no longer for one that is free.
 _LENT_S = 30.0
+#: Left to itself, the driver looks around ten times a second while it waits, for Ctrl-C in programs
+#: without a loop. Whoever waits here, for an answer or to be told something, sleeps until the socket has it.
+_LOOK_AROUND_S = 60.0
 #: What a session says of itself; not every system, or pooler, takes every one.
 _MANNERS = (
     # A backend that waits for a lock would not notice that we are gone, and would keep ours.
@@ -71,10 +78,12 @@ class _Told(psycopg.AsyncConnection[TupleRow]):
 
     what = ""
 
-    async def wait(self, gen: PQGen[_T], *args: Any, **options: Any) -> _T:
+    async def wait(
+        self, gen: PQGen[_T], interval: float = _LOOK_AROUND_S, timeout: float | None = None
+    ) -> _T:
         # Everything the driver says and hears goes through here.
         try:
-            return await super().wait(gen, *args, **options)
+            return await super().wait(gen, interval, timeout)
         except psycopg.Error as error:
             error.__dict__.setdefault("what", self.what)
             raise
@@ -85,9 +94,9 @@ def failure(error: psycopg.Error, what: str) -> ReplicatorError:
     what = error.__dict__.get("what") or what
     # What a server says beside its first line can be a row that was being written.
     first_line = error.diag.message_primary if error.sqlstate else None
-    said = " ".join((first_line or str(error)).split())
+    said = " ".join(_ASKED.sub("", first_line or str(error)).split())
     if error.sqlstate is None and _REFUSED.search(said):
-        return ConfigError(f"{what}: {said}", "Check the DSN's user, password, database and sslmode.")
+        return ConfigError(f"{what}: {said}", _PEER if "Peer auth" in said else _CHECK)
     if error.sqlstate is None or error.sqlstate.startswith(_PASSING):
         is_full = (error.sqlstate or "").startswith("53")
         hint = "It lacks room or memory." if is_full else "Is the server running and reachable from here?"
@@ -109,8 +118,10 @@ async def connect(dsn: str, what: str, *, schema: str | None = None) -> Connecti
     connection.what = f"{what} on {describe_dsn(dsn)}"
     try:
         await _settle(connection, schema)
-    except BaseException:  # a cancelled start, too, leaves nothing open behind it
+    except BaseException as error:  # a cancelled start, too, leaves nothing open behind it
         await connection.close()
+        if isinstance(error, psycopg.Error):
+            raise failure(error, connection.what) from error
         raise
     return connection
 
@@ -124,7 +135,9 @@ def _conninfo(dsn: str, what: str) -> str:
         **_KEEPALIVE,
     }
     known = conninfo_to_dict(dsn)
-    return make_conninfo(dsn, **{k: v for k, v in settings.items() if k not in known})
+    wanted = {key: value for key, value in settings.items() if key not in known}
+    # Where a database, a role or the environment says SQL_ASCII, the driver gives out bytes instead of text.
+    return make_conninfo(dsn, client_encoding="UTF8", **wanted)
 
 
 async def dial(conninfo: str) -> _Told:

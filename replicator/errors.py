@@ -3,7 +3,9 @@
     ReplicatorError                 every error of ours; has a hint, and the exit code it ends with
     ├── ConfigError            2    the operator wrote something wrong: key, place, remedy
     ├── SourceUnready          1    the source cannot be replicated yet: here is the SQL that fixes it
-    │   └── SlotBlocked             open transactions are in a new slot's way: it heals when they end
+    │   ├── SlotBlocked             open transactions are in a new slot's way: it heals when they end
+    │   ├── NewUnready              only rules in preparation need what is lacking: those in force go on
+    │   └── OldUnready              only rules in force need it: those in preparation go on without them
     ├── StorageUnready         1    the storage is not ours to write: migrate, or stop the other writer
     ├── Diverged               1    what is stored and what the source says cannot both be true
     │   ├── SlotAhead               the slot confirmed more than is stored: changes are missing
@@ -19,6 +21,8 @@
 A message says what and where; the hint says what to do. Neither ever holds a row's value: these are
 health records, and errors end up in logs.
 """
+
+import traceback
 
 
 class ReplicatorError(Exception):
@@ -46,6 +50,14 @@ class SourceUnready(ReplicatorError):
 
 class SlotBlocked(SourceUnready):
     """A slot could not be made yet, because transactions are open."""
+
+
+class NewUnready(SourceUnready):
+    """The source lacks something that only the rules in preparation need."""
+
+
+class OldUnready(SourceUnready):
+    """The source lacks something that the rules in force need, and those in preparation do not."""
 
 
 class StorageUnready(ReplicatorError):
@@ -98,3 +110,10 @@ class DecodeError(ProtocolError):
             "with the server's version.",
         )
         self.offset = offset
+
+
+def place_of(error: BaseException) -> str:
+    """What a fault of ours is and where, without what it says: that might be a row's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    at = f" in {frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else ""
+    return type(error).__name__ + at

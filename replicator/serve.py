@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import orjson
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -26,33 +23,51 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from replicator import pulse
 from replicator.buckets.write_checkpoints import Client, Writes
 from replicator.config import Config
 from replicator.database import check_migrated, connected, pooled
-from replicator.errors import ConfigError, ReplicatorError
+from replicator.errors import ConfigError, ReplicatorError, Unavailable
 from replicator.marks import mark
 from replicator.observe.api import Way, api
+from replicator.observe.metrics.figures import ours
+from replicator.observe.metrics.jobs import JobAges
+from replicator.observe.metrics.telling import count_sent
+from replicator.observe.page.looks import Looks
+from replicator.observe.page.routes import Page
+from replicator.observe.status.look import Looker
+from replicator.patience import Patience
 from replicator.sync.auth import AuthError, User
 from replicator.sync.auth_keyring import Keyring
 from replicator.sync.drive import Out, Wanting, drive
 from replicator.sync.feed import Feed, Viewer
-from replicator.sync.http import Refused, StreamEndpoint, invalid
+from replicator.sync.grants import Most
+from replicator.sync.http import UNKNOWN_MOST, Refused, StreamEndpoint, body_of, invalid
 from replicator.sync.keys_configured import client_keyring, login_keyring
+from replicator.sync.listen import listen, listener
+from replicator.sync.pace import Pace
+from replicator.sync.places import Places
 from replicator.sync.request import Request
 from replicator.sync.rsocket import RSocketEndpoint
 from replicator.sync.session import Session
+from replicator.sync.tls import tls_of
 from replicator.sync.tokens import SigningKey, jwks
 from replicator.sync.upstream import exchange, issuing
 from replicator.sync.upstream_subject import source_lookup
-from replicator.together import end_with_parent
 
 #: Connections to storage that all clients of a process share, and to the source.
 _STORAGE_CONNECTIONS = 8
 _SOURCE_CONNECTIONS = 2
 #: How long streams are given to end in good order.
 _DRAIN_S = 5.0
+#: So often one user may say at once that it has written, and so often a second: many times what an app does.
+_WRITES = (200, 20.0)
 _ID_MOST = (1 << 63) - 1
 _Handler = Callable[[HttpRequest], Coroutine[Any, Any, Response]]
+
+
+class TooOften(Exception):
+    """Somebody asks more often than is answered."""
 
 
 class Server:
@@ -61,9 +76,10 @@ class Server:
     def __init__(self, config: Config, feed: Feed, writes: Writes, keyring: Keyring, connect: Any) -> None:
         self.config, self.feed = config, feed
         self._writes, self._keyring, self._connect = writes, keyring, connect
+        self._pace = Pace(*_WRITES)
         self._viewers: set[Viewer] = set()
         self.is_stopping = False
-        self.started_at = time.time()
+        feed.on_sent, ours.clients = count_sent, lambda: len(self._viewers)
 
     # -- streams -----------------------------------------------------------------------------------
 
@@ -76,12 +92,12 @@ class Server:
                 500, "PSYNC_S2302", "No sync config available", "The first copy is not complete yet."
             )
         viewer = Viewer(Client(user.sub, request.client_id or ""))
-        out.on_close = viewer.woken.set
+        out.on_close = viewer.bell.ring
         self._viewers.add(viewer)
         self.feed.join(viewer)
         try:
             moment = await self.feed.catch_up(viewer, await self.feed.first(request.furthest))
-            most = self.config.sync.max_buckets
+            most = Most(self.config.sync.max_buckets, self.config.sync.max_results)
             wanting = Wanting(self.feed, viewer, self.feed.rules, user, request, most)
             await drive(
                 Session(request), wanting, self.feed, viewer, out, moment, user.expires_at, self._connect
@@ -95,7 +111,7 @@ class Server:
         self.is_stopping = True
         for viewer in self._viewers:
             viewer.is_to_end = True
-            viewer.woken.set()
+            viewer.bell.ring()
         until = time.monotonic() + _DRAIN_S
         while self._viewers and time.monotonic() < until:
             await asyncio.sleep(0.02)
@@ -103,7 +119,7 @@ class Server:
     # -- answers -----------------------------------------------------------------------------------
 
     async def write_checkpoint(self, http: HttpRequest) -> Response:
-        user = await self._user(http)
+        user = await self._writer(http)
         number = await self._writes.request(Client(user.sub, _client_id(http.query_params.get("client_id"))))
         return _data({"write_checkpoint": str(number)})
 
@@ -118,7 +134,7 @@ class Server:
             problems.append("checkpoint_request_id: must be a number from 1 to 2^63 - 1, as text or as it is")
         if problems:
             raise invalid(problems)
-        user = await self._user(http)
+        user = await self._writer(http)
         stored = await self._writes.request(Client(user.sub, _client_id(client_id)), number)
         return _data({"checkpoint_request_id": str(stored)})
 
@@ -130,12 +146,17 @@ class Server:
             raise Refused(404, "PSYNC_S2002", "There is no such probe")
         return _plain(state, 200 if is_well else 400)
 
-    async def _user(self, http: HttpRequest) -> User:
-        return await self._keyring.user(http.headers.get("authorization"), time.time())
+    async def _writer(self, http: HttpRequest) -> User:
+        """Who says that it has written; each time, something is written to storage and source for it."""
+        user = await self._keyring.user(http.headers.get("authorization"), time.time())
+        if not self._pace.allows(user.sub, time.monotonic()):
+            mark("too many write checkpoints of one user", level=logging.WARNING)
+            raise TooOften
+        return user
 
 
 async def run_serve(config: Config, stop: asyncio.Event, environ: Mapping[str, str]) -> None:
-    """Serve until told to stop, by whichever rules are in force."""
+    """Serve until told to stop, by whichever rules are in force; while storage is away, say that it is."""
     keyring = client_keyring(config, environ)
     if keyring.is_empty:
         raise ConfigError(
@@ -143,9 +164,8 @@ async def run_serve(config: Config, stop: asyncio.Event, environ: Mapping[str, s
             "Say whose tokens are to be accepted. For a first try: replicator token keygen",
         )
     schema = config.storage.schema_name
-    async with connected(config.storage_dsn, "serve", schema=schema) as storage:
-        await check_migrated(storage, schema)
-    listening = _listen(config)
+    tls = tls_of(config.sync, environ)
+    listening = listen(config.sync)
     async with (
         pooled(config.storage_dsn, "reader", schema=schema, most=_STORAGE_CONNECTIONS) as connect,
         pooled(config.source_dsn, "writes", most=_SOURCE_CONNECTIONS) as source,
@@ -153,40 +173,57 @@ async def run_serve(config: Config, stop: asyncio.Event, environ: Mapping[str, s
         feed = Feed(config.storage_dsn, schema, config.source.slot, connect)
         writes = Writes(source, connect)
         server = Server(config, feed, writes, keyring, connect)
-        listener = asyncio.create_task(feed.run())
-        http = _Uvicorn(_uvicorn_config(_app(server, config, environ, source)))
-        serving = asyncio.create_task(http.serve(sockets=[listening]))
         host, port = listening.getsockname()[:2]
+        following = asyncio.create_task(_follow(config, feed, f"{host}:{port}"))
+        http = listener(_app(server, config, environ, source), tls, config.sync.max_connections)
+        serving = asyncio.create_task(http.serve(sockets=[listening]))
         mark("serving", level=logging.INFO, address=f"{host}:{port}")
         try:
-            stopping = [asyncio.create_task(stop.wait()), asyncio.create_task(end_with_parent())]
-            await asyncio.wait({serving, listener, *stopping}, return_when=asyncio.FIRST_COMPLETED)
-            for one in stopping:
-                one.cancel()
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait({serving, following, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
             await server.drain()
         finally:
-            http.should_exit = True
-            listener.cancel()
-            await asyncio.gather(listener, serving, return_exceptions=True)
+            http.leave()
+            following.cancel()
+            await asyncio.gather(following, serving, return_exceptions=True)
             await writes.close()
             await keyring.close()
-        for task in (serving, listener):
+        for task in (serving, following):
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 raise error
     mark("served", level=logging.INFO, address=f"{host}:{port}")
 
 
+async def _follow(config: Config, feed: Feed, address: str) -> None:
+    """Follow what storage says, from when it answers first."""
+    patience, said, schema = Patience(), "", config.storage.schema_name
+    while True:
+        try:
+            async with connected(config.storage_dsn, "serve", schema=schema) as storage:
+                await check_migrated(storage, schema)
+            pulse.at(f"serving at {address}", is_ready=True)
+            return await feed.run()
+        except Unavailable as error:
+            if error.what != said:
+                mark("waiting", level=logging.WARNING, why=error.what)
+            said = error.what
+            pulse.at(f"waiting: {error.what}", is_ready=False)
+            await asyncio.sleep(patience.after(0.0))
+
+
 def _app(server: Server, config: Config, environ: Mapping[str, str], source: Any) -> ASGIApp:
     """Streams are answered here; everything else is a request of a moment, and goes through the router."""
-    stream = StreamEndpoint(server._keyring, server.converse, config.sync.max_connections)
-    socket_streams = RSocketEndpoint(
-        server._keyring, server.converse, connections_most=config.sync.max_connections
-    )
-    others = _router(server, config, environ, source)
+    places = Places(config.sync.max_connections, config.sync.max_connections_per_user)
+    stream = StreamEndpoint(server._keyring, server.converse, places)
+    socket_streams = RSocketEndpoint(server._keyring, server.converse, places)
+    looks = Looks(Looker(config, server._connect, source, serves=True))
+    page = Page(config, looks, JobAges(server._connect), server._connect)
+    others = _router(server, config, environ, source, page)
 
     def renew() -> None:
         nonlocal others
-        others = _router(server, config, environ, source)
+        others = _router(server, config, environ, source, page)
 
     server.feed.on_rules = renew
 
@@ -201,7 +238,7 @@ def _app(server: Server, config: Config, environ: Mapping[str, str], source: Any
     return app
 
 
-def _router(server: Server, config: Config, environ: Mapping[str, str], source: Any) -> Starlette:
+def _router(server: Server, config: Config, environ: Mapping[str, str], source: Any, page: Page) -> Starlette:
     ours = issuing(config.sync, environ)
     login = login_keyring(config, environ)
     lookup = source_lookup(config.sync.token.subject, source)
@@ -213,16 +250,15 @@ def _router(server: Server, config: Config, environ: Mapping[str, str], source: 
     async def key_set(_: HttpRequest) -> Response:
         return _plain(jwks([ours.key] if isinstance(ours.key, SigningKey) else []))
 
+    asked = api(config, server.feed, server._keyring, server._connect, source)
     routes = [
-        Route("/write-checkpoint2.json", _told(server.write_checkpoint)),
-        Route("/sync/checkpoint-request", _told(server.checkpoint_request), methods=["POST"]),
-        Route("/probes/{which}", _told(server.probe)),
-        Route("/token", _told(token), methods=["POST"]),
-        Route("/.well-known/jwks.json", _told(key_set)),
-        *[
-            Route(way.path, _told(_answering(way)), methods=[way.method])
-            for way in api(config, server.feed, server._keyring, server._connect, source)
-        ],
+        _route("/write-checkpoint2.json", server.write_checkpoint),
+        _route("/sync/checkpoint-request", server.checkpoint_request, "POST"),
+        _route("/probes/{which}", server.probe),
+        _route("/token", token, "POST"),
+        _route("/.well-known/jwks.json", key_set),
+        *[_route(way.path, _answering(way), way.method) for way in asked.ways],
+        *[_route(way.path, way.answer, way.method) for way in page.ways(asked.status.buckets)],
     ]
     cors = Middleware(
         CORSMiddleware,
@@ -232,7 +268,9 @@ def _router(server: Server, config: Config, environ: Mapping[str, str], source: 
         expose_headers=["Content-Type"],
         max_age=3600,
     )
-    return Starlette(routes=routes, middleware=[cors], exception_handlers={HTTPException: _no_route})
+    app = Starlette(routes=routes, middleware=[cors], exception_handlers={HTTPException: _no_route})
+    app.router.redirect_slashes = False  # where to would be for the client to say
+    return app
 
 
 async def _no_route(_: HttpRequest, error: Exception) -> Response:
@@ -241,20 +279,22 @@ async def _no_route(_: HttpRequest, error: Exception) -> Response:
     return _plain(refused.body(), error.status_code)
 
 
-def _told(handler: _Handler) -> _Handler:
-    """The same, with what goes wrong told in the envelope that clients know."""
+def _route(path: str, handler: _Handler, method: str = "GET") -> Route:
+    """What answers there, with what goes wrong told in the envelope that clients know."""
 
     async def handled(http: HttpRequest) -> Response:
         try:
             return await handler(http)
         except (Refused, AuthError) as error:
             return _plain(error.body(), error.status)
+        except TooOften:
+            return Response(status_code=429, headers={"retry-after": "1"})
         except ReplicatorError as error:
-            mark("request failed", level=logging.WARNING, path=http.url.path, why=error.what)
+            mark("request failed", level=logging.WARNING, path=path, why=error.what)
             refused = Refused(503, "PSYNC_S2003", "Storage or source do not answer now", "Try again.")
             return _plain(refused.body(), refused.status)
 
-    return handled
+    return Route(path, handled, methods=[method])
 
 
 def _answering(way: Way) -> _Handler:
@@ -262,53 +302,6 @@ def _answering(way: Way) -> _Handler:
         return _plain(await way.answer(http))
 
     return answered
-
-
-class _Uvicorn(uvicorn.Server):
-    """Ends when it is told to, and leaves signals to the process it is in."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _uvicorn_config(app: ASGIApp) -> uvicorn.Config:
-    for name in ("uvicorn.error", "uvicorn.asgi"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # ours say what happens, without what was sent
-    return uvicorn.Config(
-        app,
-        loop="none",
-        http="httptools",
-        ws="wsproto",
-        # RSocket has signs of life of its own; and each connection would keep a compressor of 100 KB.
-        ws_ping_interval=None,
-        ws_per_message_deflate=False,
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=5,
-        timeout_graceful_shutdown=2,
-        backlog=2048,
-    )
-
-
-def _listen(config: Config) -> socket.socket:
-    """The socket, before anything else is opened: a port that is taken is told at once."""
-    host, port = config.sync.host, config.sync.port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except OSError as error:
-        listening.close()
-        raise ConfigError(
-            f"sync.listen: cannot listen at {config.sync.listen}: {error.strerror}",
-            "Another process may be listening there; choose another port, or 0 for any.",
-        ) from None
-    listening.listen(2048)
-    return listening
 
 
 def _client_id(written: str | None) -> str:
@@ -319,7 +312,7 @@ def _client_id(written: str | None) -> str:
 
 async def _json(http: HttpRequest) -> dict[str, Any]:
     try:
-        body = orjson.loads(await http.body())
+        body = orjson.loads(await body_of(http.receive, UNKNOWN_MOST))
     except orjson.JSONDecodeError as error:
         raise invalid([f"body: not JSON: {error}"]) from None
     if not isinstance(body, dict):

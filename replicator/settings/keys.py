@@ -51,6 +51,8 @@ MAY_BE_EMPTY = BeforeValidator(values.entries)
 NO_DSN = SecretStr("")
 #: Begins the name of a file that systemd puts into a folder of its own.
 CREDENTIAL = "credential:"
+#: Where a credential comes from, for who misses one.
+LOADED = "systemd gives it to a unit that says LoadCredential={name}:FILE"
 
 
 class Section(BaseModel):
@@ -83,11 +85,20 @@ class StorageKeys(Section):
 class ReplicateKeys(Section):
     """How much is stored in one transaction; whichever is reached first."""
 
-    batch_rows: Annotated[int, BeforeValidator(values.number_up_to(1_000_000))] = 5000
-    batch_bytes: Annotated[int, BeforeValidator(values.number_up_to(1 << 30))] = 8 << 20
+    batch_rows: Annotated[int, BeforeValidator(values.number_up_to(1_000_000))] = 20_000
+    batch_bytes: Annotated[int, BeforeValidator(values.number_up_to(1 << 30))] = 16 << 20
     # Far below wal_sender_timeout: the source wants to hear from us in between.
-    batch_ms: Annotated[int, BeforeValidator(values.number_up_to(10_000))] = 50
+    batch_ms: Annotated[int, BeforeValidator(values.number_up_to(10_000))] = 100
     row_bytes: Annotated[int, BeforeValidator(values.number_up_to(1 << 28))] = 15_000_000
+
+
+class RunKeys(Section):
+    """How the process itself behaves."""
+
+    stop_timeout_s: Annotated[int, BeforeValidator(spans.seconds(1, 3600))] = Field(
+        default=20, alias="stop_timeout"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class CompactKeys(Section):
@@ -171,8 +182,13 @@ class SyncKeys(_Trust):
     """Who may read buckets, and where."""
 
     listen: Annotated[str, BeforeValidator(values.address)] = "127.0.0.1:8080"
+    tls_cert_file: OptionalText = None
+    tls_key_file: OptionalText = None
+    without_tls: Literal["loopback", "behind_proxy", "anywhere"] = "loopback"
     max_connections: Annotated[int, BeforeValidator(values.number_up_to(1_000_000))] = 2000
+    max_connections_per_user: Annotated[int, BeforeValidator(values.number_up_to(1_000_000))] = 100
     max_buckets: Annotated[int, BeforeValidator(values.number_up_to(10_000))] = 1000
+    max_results: Annotated[int, BeforeValidator(values.number_up_to(100_000))] = 1000
     max_age_s: Annotated[int, BeforeValidator(spans.seconds(60, 30 * 86_400))] = Field(
         default=86_400, alias="max_age"
     )
@@ -183,7 +199,15 @@ class SyncKeys(_Trust):
     jwks_private: Flag = True
     #: Who may ask about everybody, and administer; none: nobody.
     admin_tokens: AdminTokens = ()
+    #: Who may read /metrics, besides them.
+    scrape_tokens: AdminTokens = ()
     token: Annotated[TokenKeys, MAY_BE_EMPTY] = TokenKeys()
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> SyncKeys:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file are given together, or none of them")
+        return self
 
     @property
     def host(self) -> str:
@@ -194,6 +218,12 @@ class SyncKeys(_Trust):
     def port(self) -> int:
         return int(self.listen.rpartition(":")[2])
 
+    @property
+    def is_exposed(self) -> bool:
+        """Whether others could read tokens and rows on their way, and nobody has said that this is meant."""
+        is_meant = self.tls_cert_file is not None or self.without_tls != "loopback"
+        return not is_meant and not values.is_loopback(self.host)
+
 
 class EhrKeys(Section):
     """The record system that clinical changes go to."""
@@ -202,6 +232,16 @@ class EhrKeys(Section):
     #: None: no worker.
     url: OptionalUrl = None
     auth: Secrets = {}
+    #: None: the authorities that this machine trusts.
+    ca_file: OptionalText = None
+    concurrency: Annotated[int, BeforeValidator(values.number_up_to(256))] = 16
+    #: None: as many as the server takes.
+    rate: Annotated[int | None, BeforeValidator(spans.optional_rate)] = None
+    timeout_s: Annotated[int, BeforeValidator(spans.seconds(1, 600))] = Field(default=60, alias="timeout")
+    lease_s: Annotated[int, BeforeValidator(spans.seconds(5, 3600))] = Field(default=60, alias="lease")
+    keep_s: Annotated[int, BeforeValidator(spans.seconds(0, 10 * 366 * 86_400))] = Field(
+        default=30 * 86_400, alias="keep"
+    )
 
 
 class Config(Section):
@@ -211,6 +251,7 @@ class Config(Section):
     storage: Annotated[StorageKeys, MAY_BE_EMPTY] = StorageKeys()
     replicate: Annotated[ReplicateKeys, MAY_BE_EMPTY] = ReplicateKeys()
     compact: Annotated[CompactKeys, MAY_BE_EMPTY] = CompactKeys()
+    run: Annotated[RunKeys, MAY_BE_EMPTY] = RunKeys()
     rules_path: FilePath = Field(default=Path("rules.yaml"), alias="rules")
     sync: Annotated[SyncKeys, MAY_BE_EMPTY] = SyncKeys()
     ehr: Annotated[EhrKeys, MAY_BE_EMPTY] = EhrKeys()
@@ -225,7 +266,8 @@ class Config(Section):
 
     def beside(self, folder: Path) -> Config:
         """The same with its relative paths taken from `folder`."""
-        ehr = self.ehr.model_copy(update={"mapping_path": folder / self.ehr.mapping_path})
+        mapping_path = folder / self.ehr.mapping_path
+        ehr = _files_beside(self.ehr, folder).model_copy(update={"mapping_path": mapping_path})
         sync = _files_beside(self.sync, folder)
         return self.model_copy(
             update={"rules_path": folder / self.rules_path, "sync": sync, "ehr": ehr},

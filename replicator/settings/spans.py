@@ -54,6 +54,10 @@ def section_or_flag(value: object) -> object:
     return value
 
 
+def optional_rate(value: object) -> int | None:
+    return None if value in (None, "") else values.number_up_to(100_000)(value)
+
+
 def optional_secret(value: object) -> SecretStr | None:
     return None if value in (None, "") else values.secret(value)
 

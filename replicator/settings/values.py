@@ -110,6 +110,13 @@ def _check_ip(host: str, version: int) -> None:
         raise ValueError(f"the host is not an IPv{version} address")
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address; of a name other than localhost nobody knows."""
+    if re.search("[A-Za-z]", host) and ":" not in host:
+        return host.lower() == "localhost"
+    return ip_address(host).is_loopback
+
+
 def url(value: object) -> str:
     written = text(value)
     try:

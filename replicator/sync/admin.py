@@ -60,7 +60,7 @@ class Admin:
         storage: Connect,
         source: Connect,
         reprocess: Reprocess,
-        deploy: Deploy | None = None,
+        deploy: Deploy,
     ) -> None:
         self._config, self._rules, self._text, self._admins = config, rules, text, admins
         self._storage, self._source = storage, source
@@ -113,13 +113,6 @@ class Admin:
             await asyncio.to_thread(parse_rules, text, "sync_rules")
         except Problems as refused:
             raise Refused(422, "PSYNC_R0001", "The rules cannot be meant", refused.what) from None
-        if self._deploy is None:
-            raise Refused(
-                501,
-                "PSYNC_S4105",
-                "The rules come from the configuration's file, and cannot be deployed from here",
-                "Change the file that `rules` names, and restart the replicator.",
-            )
         await self._deploy(text)
         return _data({"slot_name": self._slot})
 

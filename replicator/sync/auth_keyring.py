@@ -56,5 +56,5 @@ class Keyring:
         return AuthError(
             FETCH,
             "No key at hand fits the token, and the keys of its issuer cannot be fetched now",
-            "The server's log says why: keys_not_fetched.",
+            "The server's log says why: keys not fetched.",
         )

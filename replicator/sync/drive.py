@@ -6,7 +6,6 @@ has left. A connection to storage is held for one page at a time, and never whil
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -19,7 +18,7 @@ from replicator.database import Connect
 from replicator.rules.model import Rules
 from replicator.sync.auth import User
 from replicator.sync.feed import Feed, Moment, Viewer
-from replicator.sync.grants import Grants, grants
+from replicator.sync.grants import Grants, Most, grants
 from replicator.sync.lines import Line, TokenLine
 from replicator.sync.request import Request
 from replicator.sync.session import Session
@@ -49,7 +48,7 @@ class Wanting:
     """What one client is offered: its grants and their totals, kept up to date by what the feed tells."""
 
     def __init__(
-        self, feed: Feed, viewer: Viewer, rules: Rules, user: User, request: Request, most: int
+        self, feed: Feed, viewer: Viewer, rules: Rules, user: User, request: Request, most: Most
     ) -> None:
         self._feed, self._viewer = feed, viewer
         self._rules, self._user, self._request, self._most = rules, user, request, most
@@ -66,7 +65,7 @@ class Wanting:
             if self._feed.moment is not moment:
                 # Something may have changed before the feed knew that it concerns this viewer.
                 viewer.changed, viewer.is_to_ask = set(self._viewer.buckets), True
-                viewer.woken.set()
+                viewer.bell.ring()
         if len(changed) > _FEW:
             found = await self._feed.totals(changed, upto)
         else:
@@ -106,15 +105,17 @@ async def drive(
     next_sign = clock() + random.uniform(*_KEEPALIVE_S)
     last_call = ends_at - _LAST_CALL_S
     while not out.is_closed:
-        viewer.woken.clear()
-        is_first = not viewer.at
+        viewer.bell.quiet()
+        is_first, before = not viewer.at, viewer.at
         lines = session.offer(await wanting.offer(moment))
         viewer.at = session.checkpoint
         if is_first or session.wanted() is None:
             await out.send(lines)  # the first download may be long, and the client shows how long
             lines = []
         await _fetch(session, lines, feed, viewer, out, connect, lambda: clock() >= ends_at)
-        while not viewer.woken.is_set() and not out.is_closed:
+        if viewer.at > before and not is_first and session.wanted() is None:
+            feed.on_sent(moment)
+        while not viewer.bell.is_rung and not out.is_closed:
             now = clock()
             if now >= ends_at:
                 break
@@ -122,7 +123,8 @@ async def drive(
                 await out.send([TokenLine(round(ends_at - now))])
                 last_call = last_call if now < last_call else ends_at
                 next_sign = now + random.uniform(*_KEEPALIVE_S)
-            await _woken(viewer, min(next_sign, last_call, ends_at) - now)
+            feed.chimes.stir_in(viewer.bell, min(next_sign, last_call, ends_at) - now)
+            await viewer.bell.wait()
         if clock() >= ends_at:
             await out.send([TokenLine(0)])
             return
@@ -148,7 +150,7 @@ async def _fetch(
                 async for page in pages:
                     await out.send(lines + session.take(page))
                     lines = []
-                    is_news = viewer.woken.is_set() and session.may_interrupt
+                    is_news = viewer.bell.is_rung and session.may_interrupt
                     if is_news or page.is_overtaken or out.is_closed or is_over():
                         return
 
@@ -162,11 +164,3 @@ async def _pages(
     async with aclosing(read_bucket(connect, bucket, after, upto)) as pages:
         async for page in pages:
             yield Page(bucket, page.ops, page.has_more, page.is_overtaken)
-
-
-async def _woken(viewer: Viewer, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(max(seconds, 0.001)):
-            await viewer.woken.wait()
-    except TimeoutError:
-        pass

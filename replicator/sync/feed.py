@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
-from replicator import queries
+from replicator import pulse, queries
 from replicator.buckets.force import of_number
 from replicator.buckets.model import Checkpoint, OpId, Told, Total
 from replicator.buckets.read import answers, position, read_bucket, told, totals
@@ -24,6 +24,8 @@ from replicator.marks import mark
 from replicator.rules.ask import Answers
 from replicator.rules.compile import Need
 from replicator.rules.model import Rules
+from replicator.sync.bell import Bell, Chimes
+from replicator.sync.ear import Ear
 from replicator.sync.session_offer import Page
 
 _T = TypeVar("_T")
@@ -39,6 +41,8 @@ _CATCH_UP_S = 5.0
 _FORESEEN = 8
 #: A page no larger than this is kept for others who want the same.
 _SHARED_OPS = 200
+#: And of what has been read, no more than this: on an idle source no checkpoint comes to let go of it.
+_KEPT_MOST = 500
 
 
 class Moment(NamedTuple):
@@ -47,6 +51,8 @@ class Moment(NamedTuple):
     checkpoint: Checkpoint
     #: Which rules are in force.
     rules: int
+    #: When the newest transaction in it was committed, by the source's clock.
+    committed_at: float | None = None
 
 
 class Viewer:
@@ -54,8 +60,8 @@ class Viewer:
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        #: Set when something concerns it; whoever waits clears it.
-        self.woken = asyncio.Event()
+        #: Rung when something concerns it.
+        self.bell = Bell()
         #: The checkpoint that it was told last.
         self.at = OpId(0)
         self.buckets: frozenset[str] = frozenset()
@@ -81,6 +87,10 @@ class Feed:
         self.rules_text = ""
         #: Called when other rules have come into force.
         self.on_rules: Callable[[], None] = lambda: None
+        #: Called when a client that follows has been sent all that a moment changed for it.
+        self.on_sent: Callable[[Moment], None] = lambda moment: None
+        #: By which viewers are woken that have something to do at a time of their own.
+        self.chimes = Chimes()
         self._viewers: set[Viewer] = set()
         self._by_bucket: dict[str, set[Viewer]] = {}
         self._by_need: dict[Need, set[Viewer]] = {}
@@ -101,6 +111,7 @@ class Feed:
 
     def leave(self, viewer: Viewer) -> None:
         self.depend(viewer, (), ())
+        self.chimes.forget(viewer.bell)
         self._viewers.discard(viewer)
         _drop(self._by_client, viewer.client, viewer)
         if viewer.client not in self._by_client:
@@ -175,11 +186,16 @@ class Feed:
     def _begin(self, key: object, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         task = self._reading.get(key)
         if task is None:
+            if len(self._reading) >= _KEPT_MOST:
+                self._let_go()
             self._reading[key] = task = asyncio.create_task(work)
             task.add_done_callback(_take_note)
         else:
             work.close()
         return task
+
+    def _let_go(self) -> None:
+        self._reading = {key: task for key, task in self._reading.items() if not task.done()}
 
     # -- what storage says -------------------------------------------------------------------------
 
@@ -193,19 +209,24 @@ class Feed:
                 if error.what != said:
                     mark("feed interrupted", level=logging.WARNING, why=error.what)
                 said = error.what
+                pulse.went_round()
                 await asyncio.sleep(_RETRY_S)
 
     async def _listen(self) -> None:
         async with connected(self._dsn, "feed", schema=self._schema) as storage:
+            ear = Ear(storage)
             await storage.execute(_q.listen)
             await storage.execute(_q.listen_to_writes)
             # While nobody listened, anybody may have been told anything.
             self._writing.update(self._by_client)
             while True:
+                pulse.went_round()
                 stands = await position(storage, self._slot)
                 if stands is not None and stands.shown is not None:
-                    await self._show(storage, Moment(stands.shown, stands.shown_rules or 0))
-                async for notice in storage.notifies(timeout=_POLL_S, stop_after=1):
+                    await self._show(
+                        storage, Moment(stands.shown, stands.shown_rules or 0, stands.committed_at)
+                    )
+                for notice in await ear.hear(_POLL_S):
                     self._heed(notice.channel, notice.payload)
 
     async def _show(self, storage: Connection, now: Moment) -> None:
@@ -218,7 +239,7 @@ class Feed:
             self.on_rules()
             mark("rules served", level=logging.INFO, rules=now.rules)
             for viewer in self._viewers:
-                viewer.woken.set()  # every stream ends, and its client comes again
+                viewer.bell.ring()  # every stream ends, and its client comes again
         elif now.checkpoint.op_id != before.checkpoint.op_id:
             self._move(now, await told(storage, before.checkpoint.op_id, now.checkpoint.op_id))
         self.moment = now
@@ -241,17 +262,17 @@ class Feed:
             for viewer in self._by_client.get(client, ()):
                 if viewer.written != written:
                     viewer.written = written
-                    viewer.woken.set()
+                    viewer.bell.ring()
 
     def _move(self, now: Moment, changed: Told) -> None:
         """A new checkpoint: note what it has changed for whom, and wake them."""
-        self._reading = {key: task for key, task in self._reading.items() if not task.done()}
+        self._let_go()
         self.moment = now
         self._moved.set()
         concerned = self._concerned_by_buckets(changed.buckets)
         self._foresee(concerned, now.checkpoint.op_id)
         for _, viewer in concerned:
-            viewer.woken.set()
+            viewer.bell.ring()
         asks: Iterable[Viewer] = self._viewers
         if changed.lookups is not None:
             needs = [_need(entry) for entry in changed.lookups]
@@ -259,7 +280,7 @@ class Feed:
         for viewer in asks:
             if viewer.needs:
                 viewer.is_to_ask = True
-                viewer.woken.set()
+                viewer.bell.ring()
 
     def _concerned_by_buckets(self, changed: Collection[str] | None) -> Sequence[tuple[str, Viewer]]:
         concerned = []

@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import orjson
 
-from replicator.errors import ReplicatorError
+from replicator.errors import ReplicatorError, place_of
 from replicator.marks import mark
 from replicator.sync import request as requests
 from replicator.sync.auth import AuthError, User
@@ -23,6 +22,7 @@ from replicator.sync.auth_keyring import Keyring
 from replicator.sync.drive import Out
 from replicator.sync.lines import Encoding, Line, encode
 from replicator.sync.lines_accept import Compression, accept_encoding, negotiate
+from replicator.sync.places import Full, Places
 from replicator.sync.press import presser
 from replicator.sync.request import Request
 
@@ -37,10 +37,20 @@ Converse: TypeAlias = Callable[[User, Request, Out], Awaitable[None]]
 CORS = ((b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"Content-Type"))
 #: A body that asks for a stream is no longer than this: ten thousand buckets and their names.
 BODY_MOST = 8 << 20
+#: From whom nobody knows, so much is read as it takes to say what is wrong.
+UNKNOWN_MOST = 1 << 16
+TOO_LARGE = 413
 #: And it comes within so long.
 _BODY_S = 30.0
 #: What a client is given to take the last word.
 _LAST_WORD_S = 5.0
+
+
+class Connection(Protocol):
+    """What a request has come on."""
+
+    def is_known(self, until: float, on_gone: Callable[[], None]) -> None:
+        """Somebody is served who may be, for so long; when the connection has ended, that is told."""
 
 
 class Refused(ReplicatorError):
@@ -66,68 +76,84 @@ class StreamEndpoint:
     """POST /sync/stream."""
 
     def __init__(
-        self, keyring: Keyring, converse: Converse, most: int, clock: Callable[[], float] = time.time
+        self, keyring: Keyring, converse: Converse, places: Places, clock: Callable[[], float] = time.time
     ):
         self._keyring, self._converse, self._clock = keyring, converse, clock
-        self._most, self._open = most, 0
+        self._places = places
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
             await answer(send, Refused(404, "PSYNC_S2002", "There is nothing here but POST"))
-        elif self._open >= self._most:
-            mark("too many streams", level=logging.WARNING, most=self._most)
-            await send({"type": "http.response.start", "status": 429, "headers": []})
-            await send({"type": "http.response.body", "body": b""})
-        else:
-            self._open += 1
-            try:
-                await self._stream(scope, receive, send)
-            finally:
-                self._open -= 1
-
-    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+            return
         headers = headers_of(scope)
         try:
-            request = requests.read(await body_of(receive), is_bson=_is_bson(headers))
-            if isinstance(request, requests.Refused):
-                raise invalid(request.messages)
             user = await self._keyring.user(headers.get("authorization"), self._clock())
-        except (Refused, AuthError) as error:
+        except AuthError as error:
+            await answer(send, await _told_first(error, headers, receive))
+            return
+        try:
+            with self._places.one_for(user.sub):
+                await self._stream(user, headers, scope, receive, send)
+        except Full:
+            await answer_too_many(send)
+
+    async def _stream(
+        self, user: User, headers: Mapping[str, str], scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        try:
+            request = _read(await body_of(receive), headers)
+        except Refused as error:
             await answer(send, error)
             return
         pressed = accept_encoding(headers.get("accept-encoding"))
         out = _Out(send, negotiate(headers.get("accept")), pressed, raw_data=request.raw_data)
-        gone = asyncio.ensure_future(_gone(receive, out))
-        del headers  # with the token in them they are larger than most of what stays
-        scope["headers"] = ()
+        # With the token in them they are larger than most of what stays; the connection has the same list.
+        del headers
+        scope["headers"].clear()
+        connection: Connection = scope["state"]["connection"]
+        # A client that does not read keeps us waiting, but not beyond its token.
+        connection.is_known(user.expires_at + _LAST_WORD_S, out.close)
         try:
-            # A client that does not read keeps us waiting, but not beyond its token.
-            async with asyncio.timeout(max(user.expires_at - self._clock(), 0) + _LAST_WORD_S):
-                await self._converse(user, request, out)
-                await out.end()
+            await self._converse(user, request, out)
+            await out.end()
         except Refused as error:
             if out.is_begun:
                 raise
             await answer(send, error)
-        except TimeoutError:
-            mark("stream cut", why="its token has ended, and the client does not read")
-            raise
         except ReplicatorError as error:
-            # What is on its way cannot be taken back: the connection breaks, and the client comes again.
             mark("stream broken", level=logging.WARNING, why=error.what, hint=error.hint)
-            raise
+            if out.is_begun:
+                # What is on its way cannot be taken back: the connection breaks, and the client comes again.
+                raise
+            await answer(send, _refused(error))
         except Exception as error:
             mark("stream failed", level=logging.ERROR, why=place_of(error))
             raise
-        finally:
-            gone.cancel()
 
 
-def place_of(error: BaseException) -> str:
-    """What a fault of ours is and where, without what it says: that might be a row's."""
-    frames = traceback.extract_tb(error.__traceback__)
-    at = f" in {frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else ""
-    return type(error).__name__ + at
+async def _told_first(error: AuthError, headers: Mapping[str, str], receive: Receive) -> Refused | AuthError:
+    """Why somebody unknown is not served. What is no request is told so first, whoever sends it."""
+    try:
+        _read(await body_of(receive, UNKNOWN_MOST), headers)
+    except Refused as refused:
+        # A client whose token has expired is to fetch another, however much it has to ask for.
+        return error if refused.status == TOO_LARGE else refused
+    return error
+
+
+def _refused(error: ReplicatorError) -> Refused:
+    """What a client is told of what went wrong before anything was sent."""
+    code = getattr(error, "code", None)
+    if code is None:
+        return Refused(503, "PSYNC_S2003", "Storage or source do not answer now", "Try again.")
+    return Refused(500, code, error.what, error.hint)
+
+
+def _read(body: bytes, headers: Mapping[str, str]) -> Request:
+    request = requests.read(body, is_bson=_is_bson(headers))
+    if isinstance(request, requests.Refused):
+        raise invalid(request.messages)
+    return request
 
 
 class _Out:
@@ -166,12 +192,6 @@ class _Out:
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
 
-async def _gone(receive: Receive, out: _Out) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    out.close()
-
-
 async def body_of(receive: Receive, most: int = BODY_MOST) -> bytes:
     """The whole body of a request, if it is not too large and does not take too long."""
     parts, size = [], 0
@@ -184,7 +204,7 @@ async def body_of(receive: Receive, most: int = BODY_MOST) -> bytes:
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
                 if size > most:
-                    raise Refused(413, "PSYNC_S2001", f"The body is longer than {most:,} bytes")
+                    raise Refused(TOO_LARGE, "PSYNC_S2001", f"The body is longer than {most:,} bytes")
                 if not message.get("more_body"):
                     return b"".join(parts)
     except TimeoutError:
@@ -201,6 +221,12 @@ async def answer(send: Send, error: Refused | AuthError) -> None:
     headers = [(b"content-type", b"application/json; charset=utf-8"), *CORS]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": orjson.dumps(error.body())})
+
+
+async def answer_too_many(send: Send) -> None:
+    """What clients know: come again later."""
+    await send({"type": "http.response.start", "status": 429, "headers": list(CORS)})
+    await send({"type": "http.response.body", "body": b""})
 
 
 def _is_bson(headers: Mapping[str, str]) -> bool:

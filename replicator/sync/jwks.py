@@ -104,7 +104,7 @@ class Published:
             self.problem = str(error)
             kept, age = len(self._keys), round(self._age() or 0)
             mark(
-                "keys_not_fetched",
+                "keys not fetched",
                 level=logging.WARNING,
                 url=shown(self.url),
                 why=self.problem,
@@ -115,7 +115,7 @@ class Published:
         is_new = keys != self._keys
         self._keys, self._fetched_at, self.problem = keys, self._clock(), ""
         mark(
-            "keys_fetched",
+            "keys fetched",
             level=logging.INFO if is_new else logging.DEBUG,
             url=shown(self.url),
             keys=len(keys),
@@ -143,7 +143,7 @@ def _key(jwk: Any, terms: Terms, where: str) -> Key | None:
     try:
         return key_of_jwk(_public(jwk, where), terms)
     except UnusableKey as error:
-        mark("key_not_used", url=where, why=str(error))
+        mark("key not used", url=where, why=str(error))
         return None
 
 
@@ -154,7 +154,7 @@ def _public(jwk: Any, where: str) -> Mapping[str, Any]:
     if str(jwk.get("kty")) not in PARTS:
         raise UnusableKey("its kty is none of RSA, EC and OKP")
     if "d" in jwk:
-        mark("private_key_published", level=logging.ERROR, url=where)
+        mark("private key published", level=logging.ERROR, url=where)
         raise UnusableKey("its private part is published, so anybody can sign with it")
     return jwk
 

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from replicator.errors import ConfigError
 from replicator.marks import mark
-from replicator.settings.keys import CREDENTIAL, Config, SupabaseKeys, SyncKeys
+from replicator.settings.keys import CREDENTIAL, LOADED, Config, SupabaseKeys, SyncKeys
 from replicator.sync.auth_keyring import Keyring
 from replicator.sync.jwks import Published
 from replicator.sync.jwks_fetch import Reach, refusal
@@ -47,9 +47,9 @@ def keys_here(sync: SyncKeys, environ: Mapping[str, str]) -> list[Key]:
     own = own_key(sync, environ)
     if isinstance(own, ConfigError):
         # Whose tokens come from elsewhere are served all the same; POST /token says it to the others.
-        mark("token_key_not_used", level=logging.ERROR, why=own.what, hint=own.hint)
+        mark("token key not used", level=logging.ERROR, why=own.what, hint=own.hint)
     elif own is not None and (sync.token.key or sync.token.key_file):
-        audience = (*terms.audience, own_audience(sync))
+        audience = terms.audience or (own_audience(sync),)
         lives_s = max(terms.max_age_s, sync.token.lifetime_s)
         keys.append(own.verifier(replace(terms, audience=audience, max_age_s=lives_s)))
     return keys
@@ -117,7 +117,7 @@ def secret_file(written: str, environ: Mapping[str, str], key: str) -> str:
     if not directory or not name or "/" in name or name == "..":
         what = "needs a name without /, and CREDENTIALS_DIRECTORY, which systemd sets"
         raise ConfigError(f"{key}: {CREDENTIAL}NAME {what}")
-    return read(Path(directory, name), f"It is named by {key}.")
+    return read(Path(directory, name), f"It is named by {key}; {LOADED.format(name=name)}.")
 
 
 class _Supabase:

@@ -132,7 +132,7 @@ class _Reading:
         return []
 
     def text(self, place: str, value: object, longest: int = NAME_MAX) -> str:
-        if not isinstance(value, str):
+        if type(value) is not str:  # BSON has code that passes for text, and is none
             self.wrong(place, "must be a string")
         elif len(value) > longest:
             self.wrong(place, f"must not be longer than {longest} characters")
@@ -225,7 +225,9 @@ def _plain(value: object, depth: int = 1) -> Any:
     if depth > DEPTH_MAX:
         raise _Wrong(f"must not be nested deeper than {DEPTH_MAX}")
     match value:
-        case None | bool() | str():
+        case None | bool():
+            return value
+        case str() if type(value) is str:
             return value
         case int():
             return int(value)

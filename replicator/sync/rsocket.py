@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
-from replicator.errors import ReplicatorError
+from replicator.errors import ReplicatorError, place_of
 from replicator.marks import mark
 from replicator.sync.auth import EXPIRED, AuthError, User
 from replicator.sync.auth_keyring import Keyring
+from replicator.sync.places import Full, Places
 from replicator.sync.request import Request
 from replicator.sync.rsocket_frames import (
     Broken,
@@ -45,11 +46,10 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 #: Holds a conversation with a verified user, until it ends or is refused with an error that has a `code`.
 Converse: TypeAlias = Callable[[User, Request, Stream], Awaitable[None]]
 
-#: So many connections may be open beside those that have said who they are.
+#: All who may be served can come anew at once, and have not said yet who they are; and so many beside them.
 _STRANGERS_MOST = 100
 #: How long a stream is given to end by itself when its client is gone, and a client to take the last word.
 _END_S = 5.0
-_TOO_MANY = "PSYNC_S2304"
 #: What a client is told of what is not its fault.
 _UNAVAILABLE = "PSYNC_S2003"
 
@@ -65,25 +65,24 @@ class RSocketEndpoint:
         self,
         keyring: Keyring,
         converse: Converse,
+        places: Places,
         *,
-        connections_most: int = 2_000,
         streams_most: int = 10,
         setup_s: float = 10.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.keyring, self.converse, self.clock = keyring, converse, clock
         self.streams_most, self.setup_s = streams_most, setup_s
-        self._connections_most = connections_most
-        #: Connections, and those of them that have said who they are.
-        self.open, self.known = 0, 0
+        #: For those that have said who they are, with whoever else takes them.
+        self.places = places
+        #: Connections, with those that have not.
+        self.open = 0
+        #: By how they are waited for: these; the oldest first.
+        self._strangers: dict[asyncio.Timeout, None] = {}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         assert scope["type"] == "websocket", "routed by type"
         if (await receive())["type"] != "websocket.connect":
-            return
-        if self.open >= self._connections_most + _STRANGERS_MOST:
-            mark("too many connections", level=logging.WARNING, most=self._connections_most)
-            await _deny(scope, send)
             return
         self.open += 1
         try:
@@ -92,16 +91,19 @@ class RSocketEndpoint:
         finally:
             self.open -= 1
 
-    def enter(self) -> None:
-        """Count a connection whose client is known now."""
-        if self.known >= self._connections_most:
-            mark("too many connections", level=logging.WARNING, most=self._connections_most)
-            what = "The limit of concurrent connections is reached"
-            raise Fault(ErrorCode.REJECTED_SETUP, _TOO_MANY, what, "Try again later.")
-        self.known += 1
-
-    def leave(self) -> None:
-        self.known -= 1
+    @asynccontextmanager
+    async def patience(self) -> AsyncIterator[None]:
+        """How long a stranger is waited for. Where there are too many, the one that has had the longest."""
+        if len(self._strangers) >= self.places.most + _STRANGERS_MOST:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            oldest.reschedule(asyncio.get_running_loop().time())
+        async with asyncio.timeout(self.setup_s) as waiting:
+            self._strangers[waiting] = None
+            try:
+                yield
+            finally:
+                self._strangers.pop(waiting, None)
 
 
 class _Connection:
@@ -117,13 +119,14 @@ class _Connection:
     async def hold(self) -> None:
         try:
             introduction, user = await self._introduced()
-            self._endpoint.enter()
-            try:
-                mark("rsocket connected", known=self._endpoint.known)
-                await self._serve(introduction, user)
-            finally:
-                await self._end_streams()
-                self._endpoint.leave()
+            with self._endpoint.places.one_for(user.sub):
+                mark("rsocket connected", known=self._endpoint.places.taken)
+                try:
+                    await self._serve(introduction, user)
+                finally:
+                    await self._end_streams()
+        except Full as full:
+            await self._end(Fault(ErrorCode.REJECTED_SETUP, full.code, full.what, full.hint))
         except Fault as fault:
             await self._end(fault)
         except (Gone, OSError):
@@ -131,7 +134,7 @@ class _Connection:
 
     async def _introduced(self) -> tuple[Introduction, User]:
         try:
-            async with asyncio.timeout(self._endpoint.setup_s):
+            async with self._endpoint.patience():
                 frame = await self._frame()
         except TimeoutError:
             raise Fault(ErrorCode.INVALID_SETUP, "PSYNC_S2001", "No SETUP came in time") from None
@@ -210,7 +213,7 @@ class _Connection:
             if len(self._tasks) + len(self._pieces) - (stream in self._pieces) >= self._endpoint.streams_most:
                 self._pieces.drop(stream)
                 what = "The limit of concurrent streams of a connection is reached"
-                raise Fault(ErrorCode.REJECTED, _TOO_MANY, what)
+                raise Fault(ErrorCode.REJECTED, Full.code, what)
             if (request := taken()) is None:
                 return
             wanted = asked(request, introduction)
@@ -239,7 +242,7 @@ class _Connection:
             text = told(error, code)
         except Exception as error:
             # Not what it says: that may hold what was sent.
-            mark("stream failed", level=logging.ERROR, why=type(error).__name__, where=_where(error))
+            mark("stream failed", level=logging.ERROR, why=place_of(error))
         finally:
             del self._streams[out.stream]
             if not out.is_closed:
@@ -296,18 +299,3 @@ def _end_of(stream: int, text: str) -> Frame:
     if text:
         return Error(stream, ErrorCode.APPLICATION_ERROR, text)
     return Payload(stream, complete=True, next=False)
-
-
-def _where(error: Exception) -> str:
-    """The line that raised it."""
-    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
-    return f"{frame.f_code.co_filename}:{line}"
-
-
-async def _deny(scope: Message, send: Send) -> None:
-    """Refuse the upgrade itself."""
-    if "websocket.http.response" not in (scope.get("extensions") or {}):
-        await send({"type": "websocket.close"})
-        return
-    await send({"type": "websocket.http.response.start", "status": 429, "headers": []})
-    await send({"type": "websocket.http.response.body", "body": b""})

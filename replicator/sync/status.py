@@ -19,15 +19,15 @@ from typing import Any, TypeAlias, TypeVar
 import psycopg
 
 from replicator import queries
-from replicator.buckets.model import OpId
-from replicator.buckets.read import answers, totals
+from replicator.buckets.model import OpId, Total
+from replicator.buckets.read import answers, position, totals
 from replicator.config import Config
 from replicator.database import Connect, Connection, rows
 from replicator.errors import ReplicatorError
 from replicator.marks import mark
 from replicator.rules.model import Rules
 from replicator.sync.auth import User
-from replicator.sync.grants import Grants, TooMany, grants
+from replicator.sync.grants import Grants, Most, TooMany, grants
 from replicator.sync.request import Request
 from replicator.sync.status_answer import Count, Standing, Write, answer, answer_of_patient
 
@@ -59,7 +59,7 @@ class Status:
     def __init__(
         self, config: Config, rules: Rules, storage: Connect, source: Connect, at_source: AtSource
     ) -> None:
-        self._slot, self._most = config.source.slot, config.sync.max_buckets
+        self._slot, self._most = config.source.slot, Most(config.sync.max_buckets, config.sync.max_results)
         self._rules, self._storage, self._source, self._at_source = rules, storage, source, at_source
         self._counting = asyncio.Semaphore(_COUNTS)
         self._kept: dict[object, tuple[float, asyncio.Task[Any]]] = {}
@@ -146,22 +146,31 @@ class Status:
             found = await rows(storage, _q.writes, user_id=user.sub, slot=self._slot)
             writes = [Write(*row) for row in found]
             standing = standing._replace(pending_writes=sum(not write.is_reached for write in writes))
-            buckets = await self._granted(storage, user, standing)
+            buckets = await self._granted(storage, user, standing.op_id)
             held = await self._held_by_user(storage, buckets, standing)
         there = await self._there(user) if held is not None else None
         names = self._names(buckets) | set(held or ()) | set(there or ())
         counts = [_count_of_user(name, there, held, standing) for name in sorted(names)]
         return answer_of_patient(user.sub, standing, counts, writes, time.time())
 
-    async def _granted(self, storage: Connection, user: User, standing: Standing) -> list[str]:
+    async def buckets(self, user: User) -> dict[str, Total]:
+        """The buckets that the user has by default, and what each comes to."""
+        async with self._storage() as storage:
+            stands = await position(storage, self._slot)
+            if stands is None or stands.shown is None:
+                return {}
+            upto = stands.shown.op_id
+            return await totals(storage, await self._granted(storage, user, upto), upto)
+
+    async def _granted(self, storage: Connection, user: User, upto: int | None) -> list[str]:
         """The buckets that the user has by default."""
-        if standing.op_id is None:
+        if upto is None:
             return []
         asking = grants(self._rules, user, Request(), most=self._most)
         try:
             needs = next(asking)
             while True:
-                needs = asking.send(await answers(storage, needs, OpId(standing.op_id)))
+                needs = asking.send(await answers(storage, needs, OpId(upto)))
         except StopIteration as end:
             granted: Grants = end.value
         except TooMany:

@@ -72,17 +72,17 @@ async def exchange(
     try:
         user = await login.user(authorization, now)
     except AuthError as error:
-        mark("token_refused", level=logging.INFO, code=error.code)
+        mark("token refused", level=logging.INFO, code=error.code)
         return _refused(401, "Unauthorized")
     if isinstance(issuing.key, ConfigError):
         return _refused(500, "Failed to import private key")
     try:
         subject = user.sub if lookup is None else await lookup(user.sub)
     except ReplicatorError as error:
-        mark("token_subject_not_read", level=logging.ERROR, why=error.what, hint=error.hint)
+        mark("token subject not read", level=logging.ERROR, why=error.what, hint=error.hint)
         return _refused(503, "Service unavailable")
     if subject is None:
-        mark("token_refused", level=logging.INFO, code="unknown subject")
+        mark("token refused", level=logging.INFO, code="unknown subject")
         return _refused(401, "Unauthorized")
     issued = issue_for(subject, _repeated(user, issuing.claims), issuing, issuing.key, now)
     return Answer(200, {**issued._asdict(), "powersync_url": issuing.url, "user_id": subject})

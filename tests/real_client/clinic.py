@@ -6,7 +6,6 @@ for as long as the clinic does.
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 import urllib.error
@@ -15,23 +14,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jwt
 import psycopg
 from psycopg import sql
 
 from tests.faults.clinic import Clinic
 from tests.fixtures.children import Child, StartChild
 from tests.fixtures.postgres import Connection, Database
+from tests.fixtures.tokens import AUDIENCE, KEY, token
 from tests.real_client.phones import PATIENCE_S, Phone, Phones
 
-AUDIENCE = "app"
-_SECRET = bytes(range(32))
-_KEY = {
-    "kty": "oct",
-    "kid": "app",
-    "alg": "HS256",
-    "k": base64.urlsafe_b64encode(_SECRET).decode().rstrip("="),
-}
 _COLUMNS = """
 SELECT relname, attname, format_type(atttypid, -1) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
 WHERE c.relnamespace = 'public'::regnamespace AND relkind = 'r' AND attnum > 0 AND NOT attisdropped
@@ -79,7 +70,7 @@ class ServedClinic(Clinic):
         self.folder = folder
         self._phones = phones
         self._keys = json.loads(self.path.read_text())
-        self._sync = {"listen": "127.0.0.1:0", "audience": [AUDIENCE], "keys": [_KEY], **sync}
+        self._sync = {"listen": "127.0.0.1:0", "audience": [AUDIENCE], "keys": [KEY], **sync}
         self._write()
         #: Where phones connect.
         self.endpoint = ""
@@ -131,7 +122,7 @@ class ServedClinic(Clinic):
     def _is_ready(self) -> bool:
         try:
             ready = f"http://{self._sync['listen']}/probes/readiness"
-            with urllib.request.urlopen(ready, timeout=10) as answer:
+            with urllib.request.urlopen(ready, timeout=PATIENCE_S) as answer:
                 return bool(answer.status == 200)
         except urllib.error.HTTPError as error:
             error.close()
@@ -155,23 +146,18 @@ class ServedClinic(Clinic):
             [rows],
         )
 
-    def token(self, user: str, *, lives: float = 3600, **claims: Any) -> str:
-        now = time.time()
-        told = {"sub": user, "aud": AUDIENCE, "iat": now - 1, "exp": now + lives, **claims}
-        return jwt.encode(told, _SECRET, "HS256", {"kid": "app"})
-
     def phone(self, user: str, name: str = "", *, tables: Tables | None = None, **claims: Any) -> Phone:
         """A phone that is signed in as this user and is not connected yet."""
         return self._phones.open(
             name or user,
             self.tables() if tables is None else tables,
-            credentials=lambda: {"endpoint": self.endpoint, "token": self.token(user, **claims)},
+            credentials=lambda: {"endpoint": self.endpoint, "token": token(user, **claims)},
             upload=self.take,
         )
 
     def take(self, crud: Sequence[Mapping[str, Any]]) -> None:
         """What the app's own backend does with what was changed on a phone: write it to the source."""
-        with psycopg.connect(self.database.dsn) as connection:
+        with psycopg.connect(self.database.owner_dsn) as connection:
             for entry in crud:
                 _take(connection, entry["op"], entry["table"], entry["id"], entry["data"])
 
@@ -190,7 +176,7 @@ class ServedClinic(Clinic):
         types: dict[str, dict[str, str]] = {}
         for table, column, sql_type in self.database.execute(_COLUMNS):
             types.setdefault(table, {})[column] = sql_type
-        with psycopg.connect(self.database.dsn, options="-c timezone=UTC") as source:
+        with psycopg.connect(self.database.owner_dsn, options="-c timezone=UTC") as source:
             return {
                 table: _selected(source, table, columns, where[table]) if table in where else {}
                 for table, columns in types.items()

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from replicator import serve
 from tests.fixtures.children import StartChild
 from tests.fixtures.node import NODE, Project, node_project
 from tests.fixtures.postgres import Database
@@ -37,8 +36,6 @@ def phones(node_project: Callable[[Path], Project], tmp_path: Path) -> Iterator[
 @pytest.fixture(params=TRANSPORTS)
 def transport(request: pytest.FixtureRequest) -> str:
     """The way lines come: BSON over HTTP, which SDKs ask for; JSON over HTTP; or a WebSocket."""
-    if request.param == "websocket" and "rsocket" not in Path(serve.__file__).read_text():
-        pytest.skip("this release serves over HTTP only")
     return str(request.param)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from tests.real_client.channels import Channel
 
 #: Long enough for whatever waits; no test's verdict rests on it.
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 #: How long one command may take that itself waits no longer than that.
 _ANSWER_S = PATIENCE_S + 30
 

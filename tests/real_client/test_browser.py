@@ -47,7 +47,7 @@ def phones(browser: Path, node_project: Callable[[Path], Project], tmp_path: Pat
         "--outfile=page.js",
         "--log-level=error",
     ]
-    subprocess.run(bundle, cwd=folder, check=True, timeout=60)
+    subprocess.run(bundle, cwd=folder, check=True, timeout=240)
     workers = project.modules / "@powersync" / "web" / "dist" / "worker"
     pages = {"": folder, "/worker": workers, "/worker/assets": workers / "assets"}
     yield from watched(Phones(Browser(browser, pages, tmp_path / "profile")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.fixtures.tokens import token as token_of
 from tests.real_client.clinic import ServedClinic
 
 pytestmark = pytest.mark.real_client
@@ -107,7 +108,7 @@ async def test_who_signs_in_after_another_on_the_same_phone_sees_only_their_own(
     clinic.assert_holds_record(phone, ann)
     phone.clear()
     assert not any(phone.held().values())
-    phone.credentials = lambda: {"endpoint": clinic.endpoint, "token": clinic.token(ben)}
+    phone.credentials = lambda: {"endpoint": clinic.endpoint, "token": token_of(ben)}
     phone.connect("http")
     phone.until_synced()
     clinic.assert_holds_record(phone, ben)

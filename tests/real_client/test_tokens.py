@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
+from tests.fixtures.tokens import token as token_of
 from tests.real_client.clinic import ServedClinic
 from tests.real_client.phones import Phone
 
@@ -18,7 +19,7 @@ def _in_turn(clinic: ServedClinic, phone: Phone, *first: str | None) -> None:
     tokens: Iterator[str | None] = iter(first)
 
     def credentials() -> Mapping[str, str]:
-        token = next(tokens, clinic.token(user))
+        token = next(tokens, token_of(user))
         if token is None:
             raise RuntimeError("the login does not answer")
         return {"endpoint": clinic.endpoint, "token": token}
@@ -32,7 +33,7 @@ async def test_a_token_about_to_end_is_renewed_while_connected(clinic: ServedCli
     clinic.start()
     phone = clinic.phone(ann)
     # The last call comes 20 s before its end.
-    _in_turn(clinic, phone, clinic.token(ann, lives=22))
+    _in_turn(clinic, phone, token_of(ann, lasts_s=22))
     phone.connect(transport)
     phone.until_synced()
     phone.until_asked_for_tokens(2)
@@ -48,7 +49,7 @@ async def test_a_token_that_ends_unrenewed_ends_the_stream_and_the_next_goes_on(
     (ann,) = clinic.people()
     clinic.start()
     phone = clinic.phone(ann)
-    _in_turn(clinic, phone, clinic.token(ann, lives=3), None)
+    _in_turn(clinic, phone, token_of(ann, lasts_s=3), None)
     phone.connect(transport)
     phone.until_synced()
     phone.until_asked_for_tokens(3)
@@ -64,8 +65,8 @@ async def test_refused_tokens_bring_nothing_and_a_good_one_everything(
     clinic.measure("hers")
     clinic.start()
     phone = clinic.phone(ann)
-    forged = clinic.token(ann)[:-6] + "AAAAAA"
-    _in_turn(clinic, phone, clinic.token(ann, lives=-600), clinic.token(ann, aud="elsewhere"), forged)
+    forged = token_of(ann)[:-6] + "AAAAAA"
+    _in_turn(clinic, phone, token_of(ann, lasts_s=-600), token_of(ann, aud="elsewhere"), forged)
     phone.connect(transport)
     phone.until_synced()
     clinic.assert_holds_record(phone, ann)

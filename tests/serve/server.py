@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,19 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import jwt
 
 from replicator.database import migrate
 from tests.fixtures.children import Child, StartChild
+from tests.fixtures.least import restrict
 from tests.fixtures.postgres import Database
+from tests.fixtures.tokens import AUDIENCE, KEY, token
 
-SECRET = bytes(range(32))
-KEY = {
-    "kty": "oct",
-    "kid": "app",
-    "alg": "HS256",
-    "k": base64.urlsafe_b64encode(SECRET).decode().rstrip("="),
-}
 RULES = {
     "bucket_definitions": {
         "mine": {
@@ -50,12 +42,6 @@ INSERT INTO news VALUES ('n1', 'north', 'open'), ('n2', 'south', 'closed');
 Line = dict[str, Any]
 
 
-def token(user: str = "u1", *, lasts_s: float = 600, **claims: object) -> str:
-    now = time.time()
-    given = {"sub": user, "aud": "app", "iat": int(now), "exp": int(now + lasts_s), **claims}
-    return jwt.encode(given, SECRET, headers={"kid": "app"})
-
-
 @dataclass
 class Served:
     """A server at work."""
@@ -71,8 +57,11 @@ class Served:
         headers = {"authorization": f"Token {token(user)}"}
         async with self.http.post("/sync/stream", json={"raw_data": True, **body}, headers=headers) as got:
             assert got.status == 200, await got.text()
-            async for line in got.content:
-                yield json.loads(line)
+            rest = b""
+            async for chunk in got.content.iter_any():
+                *whole, rest = (rest + chunk).split(b"\n")
+                for line in whole:
+                    yield json.loads(line)
 
 
 @asynccontextmanager
@@ -87,13 +76,14 @@ async def served(
     given = {
         "source": {"dsn": database.dsn, "slot": database.name},
         "rules": "rules.yaml",
-        "sync": {"listen": "127.0.0.1:0", "audience": ["app"], "keys": [KEY], **sync},
+        "sync": {"listen": "127.0.0.1:0", "audience": [AUDIENCE], "keys": [KEY], **sync},
     }
     config.write_text(json.dumps(given))
+    restrict(database, config)
     replicating = children("run", "--only", "replicate", "--config", config)
     serving = children("run", "--only", "serve", "--config", config)
     said = await asyncio.to_thread(serving.wait_for, "serving")
-    timeout = aiohttp.ClientTimeout(total=60)
+    timeout = aiohttp.ClientTimeout(total=240)
     async with aiohttp.ClientSession(f"http://{said['address']}", timeout=timeout) as http:
         one = Served(database, config, replicating, serving, http)
         await _ready(one)
@@ -101,7 +91,7 @@ async def served(
 
 
 async def _ready(one: Served) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while True:
             async with one.http.get("/probes/readiness") as got:
                 if got.status == 200:

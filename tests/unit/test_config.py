@@ -13,7 +13,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from replicator.config import Config, effective, load
+from replicator.config import EXPOSED, Config, effective, load
 from replicator.errors import ConfigError
 from replicator.settings.keys import SupabaseKeys, names
 from replicator.text import nodes as yaml_nodes
@@ -130,7 +130,8 @@ def test_every_key_has_an_effect(written: Load, tmp_path: Path) -> None:
         "     upstream: {firebase: clinic, supabase: {project_url: https://p, secret_file: credential:s},\n"
         "                keys: [{kty: oct}], jwks_uri: https://l, audience: app, issuer: https://l/},\n"
         "     subject: {table: public.users, match: uid, value: id}}\n"
-        "ehr: {mapping: ../ehr.yaml, url: https://ehr/rest, auth: {user: u, password: p}}\n"
+        "ehr: {mapping: ../ehr.yaml, url: https://ehr/rest, auth: {user: u, password: p}, concurrency: 4,\n"
+        "      rate: 20, timeout: 5s, lease: 2m, keep: 0s}\n"
     )
     assert (config.source_dsn, config.storage_dsn) == ("host=a", "dbname=b")
     assert (config.source.publication, config.source.slot) == ("Übung", "clinic_1")
@@ -160,6 +161,8 @@ def test_every_key_has_an_effect(written: Load, tmp_path: Path) -> None:
     assert config.ehr.mapping_path == tmp_path / "../ehr.yaml"
     assert config.ehr.url == "https://ehr/rest"
     assert config.ehr.auth["password"].get_secret_value() == "p"
+    assert (config.ehr.concurrency, config.ehr.rate) == (4, 20)
+    assert (config.ehr.timeout_s, config.ehr.lease_s, config.ehr.keep_s) == (5, 120, 0)
 
 
 @pytest.mark.parametrize("text", ["", "source:\n", "source: {}\nsync: ~\nehr:\n", "# nothing\n", "\ufeff"])
@@ -252,8 +255,8 @@ REFUSED = {
     "sources: {}": "1:1: sources: unknown key, did you mean source?",
     "sync: {zzz: 1}": "1:8: sync.zzz: unknown key; what can stand here: "
     "admin_tokens, audience, clock_tolerance, jwks_plain_http, jwks_private, jwks_uri, keys, listen, "
-    "max_age, max_buckets, max_connections, supabase, "
-    "token",
+    "max_age, max_buckets, max_connections, max_connections_per_user, max_results, scrape_tokens, supabase, "
+    "tls_cert_file, tls_key_file, token, without_tls",
     "sync: {token: {key_fil: x}}": "1:16: sync.token.key_fil: unknown key, did you mean key_file?",
     "sync: {supabase: {project: x}}": "1:19: sync.supabase.project: unknown key, did you mean project_url?",
     "sync: {supabase: [x]}": f"1:18: sync.supabase: {MAPPING}",
@@ -325,6 +328,14 @@ REFUSED = {
     "replicate:\n  batch_ms:": "2:12: replicate.batch_ms: a value is missing",
     "rules: {a: b}": "1:8: rules: must be text",
     "rules: ''": "1:8: rules: must not be empty",
+    "sync: {listen: 0.0.0.0:8080}": f"1:16: sync.listen: {EXPOSED}",
+    "sync: {listen: '[::]:8080'}": f"1:16: sync.listen: {EXPOSED}",
+    "sync: {listen: 192.168.1.4:80}": f"1:16: sync.listen: {EXPOSED}",
+    "sync: {listen: sync.clinic.example:80}": f"1:16: sync.listen: {EXPOSED}",
+    "sync: {listen: '${A:-0.0.0.0}:80', without_tls: loopback}": f"1:16: sync.listen: {EXPOSED}",
+    "sync: {without_tls: true}": "1:21: sync.without_tls: must be 'loopback', 'behind_proxy' or 'anywhere'",
+    "sync: {tls_cert_file: a}": "1:7: sync: "
+    "tls_cert_file and tls_key_file are given together, or none of them",
     "sync: {listen: 8080}": f"1:16: sync.listen: {ADDRESS}",
     "sync: {listen: ':8080'}": f"1:16: sync.listen: {ADDRESS}",
     "sync: {listen: '::1:8080'}": f"1:16: sync.listen: {ADDRESS}",
@@ -357,6 +368,11 @@ REFUSED = {
     "ehr: {url: 'http://a b'}": f"1:12: ehr.url: {URL}",
     "ehr: {url: https://u:p@a/}": "1:12: ehr.url: "
     "an address holds no user or password here; they would end up in logs",
+    "ehr: {concurrency: 0}": "1:20: ehr.concurrency: must be from 1 to 256",
+    "ehr: {rate: 0}": "1:13: ehr.rate: must be from 1 to 100000",
+    "ehr: {lease: 1s}": "1:14: ehr.lease: must be from 5s to 1h",
+    "ehr: {timeout: 1h}": "1:16: ehr.timeout: must be from 1s to 10m",
+    "ehr: {keep: 30}": "1:13: ehr.keep: must be a number and a unit: 90s, 5m, 8h or 1d",
     "ehr: {auth: [a]}": "1:13: ehr.auth: must be a mapping, such as {name: value}",
     "ehr: {auth: {user: ''}}": "1:20: ehr.auth.user: must not be empty",
     "source: {slot: ${S}}": "1:16: source.slot: not set: S; or write ${S:-default}",
@@ -536,6 +552,14 @@ def test_a_credentials_name_stays_in_its_folder(
     assert "needs a name without /" in problem
 
 
+def test_a_credential_that_is_missing_says_where_it_would_come_from(
+    problems: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    [problem] = problems("source: {dsn_file: 'credential:s'}", {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert "s: cannot be read: No such file or directory" in problem
+    assert problem.endswith("LoadCredential=s:FILE")
+
+
 def test_a_connection_strings_file_that_is_of_no_use(
     problems: Callable[..., list[str]], tmp_path: Path
 ) -> None:
@@ -563,12 +587,32 @@ def test_a_reference_to_an_unset_variable_is_no_problem_where_a_file_is_named(
     assert written("storage: {dsn: ${OTHER}, dsn_file: s}").storage_dsn == "host=a"
 
 
+# Listening.
+
+
+@pytest.mark.parametrize(
+    "sync",
+    [
+        "listen: 127.0.0.1:80",
+        "listen: 127.8.9.1:80",
+        "listen: '[::1]:80'",
+        "listen: LocalHost:80",
+        "listen: 0.0.0.0:80, without_tls: behind_proxy",
+        "listen: '[::]:80', without_tls: anywhere",
+        "listen: sync.clinic.example:443, tls_cert_file: a.pem, tls_key_file: b.pem",
+    ],
+)
+def test_it_listens_where_nobody_can_read_along_or_where_that_is_meant(written: Load, sync: str) -> None:
+    assert not written(f"sync: {{{sync}}}").sync.is_exposed
+
+
 # Secrets.
 
 SECRETS = """
 source: {dsn: 'postgresql://u:s3cret@h/d'}
 storage: {dsn: 'host=h password=s3cret'}
-sync: {admin_tokens: [s3cret-s3cret-s3cret], keys: [{kty: oct, k: s3cret}], supabase: {secret: s3cret}}
+sync: {admin_tokens: [s3cret-s3cret-s3cret], scrape_tokens: [s3cret-s3cret-s3cret],
+       keys: [{kty: oct, k: s3cret}], supabase: {secret: s3cret}}
 ehr: {auth: {user: s3cret, password: s3cret}}
 """
 
@@ -589,8 +633,9 @@ def test_effective_configuration_has_the_files_keys(written: Load, tmp_path: Pat
             "on_slot_loss": "stop",
         },
         "storage": {"dsn": "***", "dsn_file": None, "schema": "replicator"},
-        "replicate": {"batch_rows": 5000, "batch_bytes": 8388608, "batch_ms": 50, "row_bytes": 15_000_000},
+        "replicate": {"batch_rows": 20000, "batch_bytes": 16777216, "batch_ms": 100, "row_bytes": 15_000_000},
         "compact": {"every": 600},
+        "run": {"stop_timeout": 20, "log_level": "info"},
         "rules": str(tmp_path / "rules.yaml"),
         "sync": {
             "listen": "127.0.0.1:8080",
@@ -598,13 +643,19 @@ def test_effective_configuration_has_the_files_keys(written: Load, tmp_path: Pat
             "keys": [{"kty": "***", "k": "***"}],
             "jwks_uri": [],
             "supabase": {"project_url": None, "secret": "***", "secret_file": None},
+            "tls_cert_file": None,
+            "tls_key_file": None,
+            "without_tls": "loopback",
             "max_connections": 2000,
+            "max_connections_per_user": 100,
             "max_buckets": 1000,
+            "max_results": 1000,
             "max_age": 86_400,
             "clock_tolerance": 60,
             "jwks_plain_http": False,
             "jwks_private": True,
             "admin_tokens": ["***"],
+            "scrape_tokens": ["***"],
             "token": {
                 "key": None,
                 "key_file": None,
@@ -626,6 +677,12 @@ def test_effective_configuration_has_the_files_keys(written: Load, tmp_path: Pat
             "mapping": str(tmp_path / "ehr.yaml"),
             "url": None,
             "auth": {"user": "***", "password": "***"},
+            "ca_file": None,
+            "concurrency": 16,
+            "rate": None,
+            "timeout": 60,
+            "lease": 60,
+            "keep": 30 * 86_400,
         },
     }
 

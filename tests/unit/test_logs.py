@@ -7,8 +7,10 @@ import json
 import logging
 import os
 import pty
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,8 +28,9 @@ SECRET = "Zoë, HIV positive"
 @pytest.fixture(autouse=True)
 def unconfigured() -> Iterator[None]:
     """The log, given back as it was."""
-    before = LOG.handlers[:], LOG.propagate, LOG.level
+    before, libraries = (LOG.handlers[:], LOG.propagate, LOG.level), logging.getLogger().handlers[:]
     yield
+    logging.getLogger().handlers[:] = libraries
     LOG.handlers[:], LOG.propagate = before[0], before[1]
     LOG.setLevel(before[2])
 
@@ -112,7 +115,11 @@ def test_on_a_terminal_they_are_text(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "stderr", terminal)
         to_stderr()
         mark("stored", level=logging.INFO, rows=12)
-        assert os.read(ours, 1000).decode()[8:] == " stored rows=12\r\n"
+        # A terminal may hand out what was written in one go in pieces.
+        told = b""
+        while not told.endswith(b"\n"):
+            told += os.read(ours, 1000)
+        assert told.decode()[8:] == " stored rows=12\r\n"
     os.close(ours)
 
 
@@ -127,6 +134,27 @@ def test_quiet_says_only_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     mark("copying", level=logging.INFO)
     mark("waiting", level=logging.WARNING)
     assert json.loads(out.getvalue())["event"] == "waiting"
+
+
+def test_a_library_is_named_and_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = said(monkeypatch)
+    try:
+        raise ValueError(SECRET)
+    except ValueError:
+        logging.getLogger("some.library").exception("refused: %s", SECRET)
+    line = json.loads(out.getvalue())
+    assert (line["event"], line["level"], line["library"]) == ("library", "error", "some.library")
+    assert line["why"].startswith("ValueError in test_logs.py:") and SECRET not in out.getvalue()
+
+
+def test_what_a_library_has_to_say_about_no_fault_is_for_debugging(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = said(monkeypatch)
+    logging.getLogger("other.library").warning("could not reach %s", SECRET)
+    assert not out.getvalue()
+    LOG.setLevel(logging.DEBUG)
+    logging.getLogger("other.library").warning("could not reach %s", SECRET)
+    line = json.loads(out.getvalue())
+    assert (line["library"], line["level"]) == ("other.library", "debug") and SECRET not in out.getvalue()
 
 
 def test_said_twice_a_line_comes_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,3 +188,19 @@ def test_an_exception_logged_by_mistake_leaves_its_words_out(formatter: logging.
     made.stack_info = SECRET
     line = formatter.format(made)
     assert "failed" in line and SECRET not in line and "Zo" not in line
+
+
+@pytest.mark.parametrize("is_journal", [True, False])
+def test_the_journal_is_told_the_level_of_each_line(tmp_path: Path, is_journal: bool) -> None:
+    lines = tmp_path / "lines"
+    with lines.open("wb") as out:
+        stat = os.fstat(out.fileno())
+        stream = f"{stat.st_dev}:{stat.st_ino if is_journal else 0}"
+        code = (
+            "import logging; from replicator import logs; from replicator.marks import mark; logs.to_stderr()"
+        )
+        code += "; mark('stored', level=logging.INFO, rows=1); mark('lost', level=logging.ERROR)"
+        environ = {**os.environ, "JOURNAL_STREAM": stream}
+        subprocess.run([sys.executable, "-c", code], stderr=out, env=environ, check=True)
+    begun = [line.partition("{")[0] for line in lines.read_text().splitlines()]
+    assert begun == (["<6>", "<3>"] if is_journal else ["", ""])

@@ -19,6 +19,7 @@ from replicator.sync.auth import User
 from replicator.sync.auth_keyring import Keyring
 from replicator.sync.keys import Terms, key_of_jwk
 from replicator.sync.lines import CompleteLine, Line
+from replicator.sync.places import Places
 from replicator.sync.request import Request
 from replicator.sync.rsocket import RSocketEndpoint
 from replicator.sync.rsocket_frames import (
@@ -169,10 +170,12 @@ Converse = Callable[[User, Request, Stream], Awaitable[None]]
 
 
 @asynccontextmanager
-async def serving(converse: Converse | None = None, **options: Any) -> AsyncIterator[Place]:
+async def serving(
+    converse: Converse | None = None, *, most: int = 100, each: int = 100, **options: Any
+) -> AsyncIterator[Place]:
     told = Told()
     keyring = Keyring([key_of_jwk(jwk_of("HS256", secret=True), Terms(("app",)))])
-    endpoint = RSocketEndpoint(keyring, converse or told.converse, **options)
+    endpoint = RSocketEndpoint(keyring, converse or told.converse, Places(most, each), **options)
     config = uvicorn.Config(
         endpoint,
         loop="none",

@@ -229,13 +229,13 @@ async def test_keys_are_kept_while_their_address_does_not_answer(
         with heard() as seen:
             assert await accepts(ring, sign("RS256", kid="1"))
             await published.settle()
-        assert [name for name, _ in seen] == ["keys_not_fetched"]
+        assert [name for name, _ in seen] == ["keys not fetched"]
         assert seen[0][1]["why"] == "answers with status 503"
         assert seen[0][1]["kept"] == 1
     issuer.instead, issuer.keys = None, [jwk_of("RS256", kid="1"), jwk_of("RS256/b", kid="2")]
     with heard() as seen:
         assert await accepts(ring, sign("RS256/b", kid="2"))
-    assert ("keys_fetched", {"url": issuer.url, "keys": 2}) in seen
+    assert ("keys fetched", {"url": issuer.url, "keys": 2}) in seen
 
 
 async def test_keys_are_no_longer_believed_when_every_token_of_theirs_has_ended(
@@ -347,8 +347,8 @@ def test_of_a_set_only_what_is_public_and_signs_is_used() -> None:
     with heard() as seen:
         found = keys_of_jwks(json.dumps({"keys": [*odd, good]}).encode(), TERMS, "there")
     assert [key.kid for key in found] == ["good"]
-    assert [name for name, _ in seen].count("key_not_used") == len(odd)
-    assert [name for name, _ in seen].count("private_key_published") == 1
+    assert [name for name, _ in seen].count("key not used") == len(odd)
+    assert [name for name, _ in seen].count("private key published") == 1
 
 
 # Where keys may come from.

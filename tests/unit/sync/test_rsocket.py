@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import aiohttp
 import bson
 import pytest
 
@@ -416,7 +415,7 @@ async def test_a_client_that_never_says_who_it_is_is_not_waited_for() -> None:
 
 
 async def test_connections_beyond_the_limit_are_rejected_until_one_ends(signals: Signals) -> None:
-    async with serving(connections_most=1) as place:
+    async with serving(most=1) as place:
         first = await place.connect(setup(), ask())
         conversation = await place.told.next()
         second = await place.connect(setup())
@@ -424,19 +423,34 @@ async def test_connections_beyond_the_limit_are_rejected_until_one_ends(signals:
         await signals.wait("too many connections")
         await first.socket.close()
         await conversation.over.wait()
-        while place.endpoint.known:
+        while place.endpoint.places.taken:
             await asyncio.sleep(0)
         third = await place.connect(setup(), ASKING)
         assert await third.hear() == ANSWER
 
 
-async def test_strangers_beyond_the_limit_are_not_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_user_has_a_share_of_the_connections(signals: Signals) -> None:
+    async with serving(each=1) as place:
+        await place.connect(setup(), ask())
+        await place.told.next()
+        second = await place.connect(setup())
+        assert (await second.fault()).startswith("0x3 [PSYNC_S2304]")
+        await signals.wait("too many connections of one user")
+        other = await place.connect(setup(token(sub="somebody else", aud="app")), ASKING)
+        assert await other.hear() == ANSWER
+
+
+async def test_of_strangers_beyond_the_limit_the_newest_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(rsocket, "_STRANGERS_MOST", 0)
-    async with serving(connections_most=1) as place:
-        await place.connect()
-        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-            await place.connect()
-        assert refused.value.status == 429
+    async with serving(most=2, setup_s=1e6) as place:
+        first, second = await place.connect(), await place.connect()
+        third = await place.connect(setup(), ASKING)
+        assert await third.hear() == ANSWER, "whoever says who they are is not kept out"
+        assert (await first.fault()).startswith("0x1 ")
+        await second.say(setup(), ASKING)
+        assert await second.hear() == ANSWER
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -467,7 +481,7 @@ async def test_whatever_a_client_sends_the_next_one_is_served(seed: int) -> None
         assert await last.hear() == ANSWER
         while place.endpoint.open > 1:
             await asyncio.sleep(0)
-        assert place.endpoint.known == 1
+        assert place.endpoint.places.taken == 1
 
 
 def damaged(message: bytes, chance: random.Random) -> bytes:

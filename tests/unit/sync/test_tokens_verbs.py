@@ -91,6 +91,17 @@ async def test_a_new_key_signs_what_its_server_and_others_accept(
     assert jwks([key]) == {"keys": [made["jwk"]]}
 
 
+async def test_a_refused_audience_names_each_that_is_accepted_once(replicator: Run, written: Written) -> None:
+    replicator("keygen", "--out", "key.pem")
+    theirs, ours = (
+        f"sync: {{audience: {audience}, token: {{key_file: key.pem}}}}" for audience in ("theirs", "[a, b]")
+    )
+    _, token, _ = replicator("issue", "--user", "ann", config=theirs)
+    with pytest.raises(AuthError) as refused:
+        await client_keyring(written(ours), {}).user(f"Token {token.strip()}", time.time())
+    assert refused.value.what == 'The token has the aud "theirs"; expected is a or b'
+
+
 def test_what_is_printed_can_be_pasted(replicator: Run, written: Written) -> None:
     code, out, _ = replicator("keygen")
     assert code == 0
