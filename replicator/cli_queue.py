@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
+import re
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from pathlib import Path
@@ -12,20 +13,34 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from replicator.cli import ask, facts, main, verb
+from replicator.cli import Verbs, ask, facts, main, verb
 from replicator.config import load
 from replicator.database import Connection, check_migrated, connected, pooled
 from replicator.errors import ConfigError
 from replicator.settings import spans
 
 if TYPE_CHECKING:
-    from replicator.ehr.queue_people import Action, Chosen
+    from replicator.ehr.queue_people import Action, Chosen, Decided
 
 _T = TypeVar("_T")
 _MOST = 1_000_000
+#: The id of a job whose lane has a number below zero.
+_BELOW_ZERO = re.compile(r"-\d+\.\d+")
 
 
-@main.group()
+class _AboutJobs(click.Command):
+    """A verb to which `-606.1` is a job, and no option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = [f"\N{MINUS SIGN}{each[1:]}" if _BELOW_ZERO.fullmatch(each) else each for each in args]
+        return super().parse_args(ctx, given)
+
+
+class _Decisions(Verbs):
+    command_class = _AboutJobs
+
+
+@main.group(cls=_Decisions)
 def queue() -> None:
     """Clinical changes on their way to the record system: see them, and decide about those that stop."""
 
@@ -118,7 +133,9 @@ def queue_retry(**values: Any) -> None:
 def queue_skip(**values: Any) -> None:
     """Leave jobs out for good; their lanes go on behind them.
 
-    The record will not hold these changes. A later change of the same record brings it up to date.
+    The record will not hold these changes. A later change of the same record brings it up to date. Nor will
+    it hold earlier ones that had been merged into them: these are said, and any of them can be replayed. A
+    change that a worker is sending just then may get there; who is at work is said, and the job ends as done.
     """
     _decide("skip", **values)
 
@@ -135,7 +152,8 @@ def queue_park(**values: Any) -> None:
 def queue_replay(**values: Any) -> None:
     """Deliver once more what was finished, and is still kept: after the record system lost something.
 
-    The record is asked first, and only gets what it lacks.
+    The record is asked first, and only gets what it lacks. What has been deleted since stays so: if the
+    record has lost the deletion, replay that, too.
     """
     _decide("replay", **values)
 
@@ -150,7 +168,8 @@ def queue_rebuild(
 ) -> None:
     """Queue every row that mapped tables have now: for a record system that begins empty, or has lost a lot.
 
-    A row that the record holds already gets a newer version there. What it holds of rows that are gone stays.
+    The record is asked first, by what each composition says it was made of: a row gets a newer version where
+    the record holds another, and none where it holds the same. What it holds of rows that are gone stays.
     """
     from replicator.ehr.fields import qualified
     from replicator.ehr.job import Jobs
@@ -217,7 +236,7 @@ def _decide(
     as_json: bool,
     **asked: Any,
 ) -> None:
-    from replicator.ehr.queue_people import STATES, decide, find
+    from replicator.ehr.queue_people import STATES, JobId, decide, find, stood_for
 
     chosen = _chosen(jobs, STATES[action], None, **asked)
     if chosen.is_all:
@@ -229,11 +248,32 @@ def _decide(
         meant = _in_storage(config, lambda storage: find(storage, chosen))
         ask(f"{action} {len(meant)} jobs?", yes)
     name = who or getpass.getuser()
-    done = _in_storage(config, lambda storage: decide(storage, action, chosen, name, why))
+
+    async def work(storage: Connection) -> tuple[Decided, dict[JobId, list[JobId]]]:
+        done = await decide(storage, action, chosen, name, why)
+        return done, await stood_for(storage, done.jobs) if action == "skip" else {}
+
+    (done, held), besides = _in_storage(config, work)
+    merged = {str(job): list(map(str, others)) for job, others in besides.items()}
+    taken = {str(job): holder for job, holder in held.items()}
     if as_json:
-        facts(action=action, jobs=[str(job) for job in done])
-    else:
-        click.echo(f"{action}: {len(done)} jobs")
+        more = {"merged": merged} if action == "skip" else {}
+        facts(action=action, jobs=list(map(str, done)), taken=taken, **more)
+        return
+    click.echo(f"{action}: {len(done)} jobs")
+    for job, holder in taken.items():
+        click.echo(f"    {job} is in a lane at which {holder} is at work")
+    if taken:
+        click.echo(
+            "What is being sent just now, or left out, is not stopped: `replicator queue show` says what "
+            "became of it."
+        )
+    for job, others in merged.items():
+        click.echo(f"    with {job}, what was merged into it: {', '.join(others)}")
+    if merged:
+        click.echo(
+            "These are not delivered either; `replicator queue replay` delivers one of them after all."
+        )
 
 
 def _chosen(

@@ -13,6 +13,7 @@ from replicator.ehr.identity import ChangeId
 from replicator.ehr.leaves import Json, Parts
 from replicator.ehr.model import Column, Constant, Ctx, Row, TableMapping
 from replicator.ehr.parts import SETTINGS
+from replicator.ehr.webtemplate import WebTemplate
 from replicator.errors import ReplicatorError
 
 Flat: TypeAlias = dict[str, Json]
@@ -67,7 +68,7 @@ def time(plan: Plan, row: Row) -> str:
         raise refusal(plan, column, path, str(error)) from None
 
 
-def head(plan: Plan, row: Row, stamp: Stamp) -> Flat:
+def head(plan: Plan, row: Row, stamp: Stamp, began: str) -> Flat:
     """The attributes that every composition has."""
     root, ctx = plan.template.root, _ctx(plan)
     flat: Flat = {f"{root}/_uid": stamp.uid} if stamp.uid is not None else {}
@@ -80,15 +81,30 @@ def head(plan: Plan, row: Row, stamp: Stamp) -> Flat:
         f"{root}/composer|name": _composer(plan, ctx, row),
     }
     if f"{root}/context" in plan.template.nodes:
-        flat |= {
-            f"{root}/context/start_time": time(plan, row),
-            f"{root}/context/setting|code": ctx.setting,
-            f"{root}/context/setting|value": LABEL_OF_SETTING[ctx.setting],
-            f"{root}/context/setting|terminology": "openehr",
-        }
-        if ctx.facility is not None and (facility := _said(ctx.facility, row)):
-            flat[f"{root}/context/_health_care_facility|name"] = facility
+        flat |= _context(plan, ctx, row, began)
     return flat | _audit(plan, stamp)
+
+
+def _context(plan: Plan, ctx: Ctx, row: Row, began: str) -> Flat:
+    """When and where. Of a context that its template says nothing of, a server tells, but takes no path."""
+    at = f"{plan.template.root}/context"
+    facility = _said(ctx.facility, row) if ctx.facility is not None else None
+    if _is_silent_about_context(plan.template):
+        named: Flat = {"ctx/health_care_facility|name": facility} if facility else {}
+        return {"ctx/time": began, "ctx/setting": ctx.setting} | named
+    named = {f"{at}/_health_care_facility|name": facility} if facility else {}
+    return {
+        f"{at}/start_time": began,
+        f"{at}/setting|code": ctx.setting,
+        f"{at}/setting|value": LABEL_OF_SETTING[ctx.setting],
+        f"{at}/setting|terminology": "openehr",
+    } | named
+
+
+def _is_silent_about_context(template: WebTemplate) -> bool:
+    """Whether the operational template has none: then its parts are not marked as the record model's own."""
+    began = template.node(f"{template.root}/context/start_time")
+    return began is not None and not began.in_context
 
 
 def _category(plan: Plan) -> Parts:

@@ -6,10 +6,10 @@ and a path or a unit that the template does not know would be a refusal for ever
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from replicator.ehr.demands import demands, entry_of
+from replicator.ehr.demands import Demanded, demands, entry_of
 from replicator.ehr.fit import misfits
 from replicator.ehr.leaves import Slot
 from replicator.ehr.model import Constant, Field, Group, Place, RecordMapping, TableMapping
@@ -17,8 +17,6 @@ from replicator.ehr.tables import Columns, check_columns, check_expressions, che
 from replicator.ehr.webtemplate import WebTemplate, without_indices
 from replicator.text.nodes import Problem
 
-#: Raises ValueError for an expression (or, with True, a filter) of a table that cannot be meant.
-Compile = Callable[[str, str, bool], object]
 #: What the composer writes itself, wherever it stands.
 OURS = frozenset({"category", "language", "territory", "composer", "encoding", "subject"})
 
@@ -44,6 +42,7 @@ class Plan:
     groups: tuple[GroupPlan, ...]
     #: What says that the row is gone.
     marked: tuple[Slot, ...]
+    demanded: Demanded
 
 
 @dataclass(slots=True)
@@ -69,7 +68,7 @@ def bind(
     slots = _slots(binding, table.fields, "fields")
     marked = _slots(binding, table.marked, "marked")
     groups = tuple(_group(binding, group) for group in table.groups)
-    plan = Plan(mapping, table, template, slots, groups, marked)
+    plan = Plan(mapping, table, template, slots, groups, marked, Demanded(template))
     own = columns.get(table.table, {}) if columns is not None else {}
     for slot in (*slots, *marked):
         for at, what in check_types(slot, own):
@@ -83,15 +82,13 @@ def validate(
     mapping: RecordMapping,
     templates: Mapping[str, WebTemplate],
     columns: Columns | None = None,
-    compile_expression: Compile | None = None,
 ) -> list[Problem]:
     """All that does not fit: the server's templates by id, and the source's columns if known."""
     problems: list[Problem] = []
     for table in mapping.tables.values():
         if columns is not None:
             problems += check_columns(mapping, table, columns)
-        if compile_expression is not None:
-            problems += check_expressions(mapping, table, compile_expression)
+            problems += check_expressions(mapping, table, columns)
         if table.template is None:
             continue
         if (template := templates.get(table.template.id)) is None:

@@ -19,7 +19,6 @@ from typing import NamedTuple
 from replicator.ehr import prints
 from replicator.ehr.about import Flat, NotComposed, Stamp, head, refusal, supplied, time
 from replicator.ehr.bind import GroupPlan, Plan
-from replicator.ehr.demands import demands
 from replicator.ehr.fields import ELEMENT
 from replicator.ehr.leaves import Parts, Slot, parts
 from replicator.ehr.model import Children, Column, Constant, Expression, Formula, Row
@@ -46,7 +45,7 @@ class Rows:
     row: Row
     #: Rows of other tables that belong to it, by table and in order.
     children: Mapping[str, Sequence[Row]]
-    #: Compiled expressions, by their text.
+    #: Compiled expressions, by their ids.
     formulas: Mapping[str, Formula]
 
 
@@ -63,11 +62,11 @@ def compose(
     rows = Rows(row, children or {}, formulas or {})
     filled = list(_filled(plan, rows, is_gone))
     content = _with_content(plan, filled)
-    flat = head(plan, row, stamp)
     began = time(plan, row)
+    flat = head(plan, row, stamp, began)
     for each in content:
         flat |= {_key(each.path, suffix): value for suffix, value in each.parts.items()}
-    needed = demands(plan.template, [each.path for each in content])
+    needed = plan.demanded.beside(tuple(each.path for each in content))
     if needed.missing:
         raise refusal(
             plan, _column_for(plan, needed.missing[0]), needed.missing[0], "the template demands a value"
@@ -149,13 +148,15 @@ def _text(plan: Plan, slot: Slot, row: Row, formulas: Mapping[str, Formula], pat
             if name not in row:
                 raise refusal(plan, name, path, "the row has no such column")
             found = row[name]
-        case Expression(text):
-            found = _computed(plan, text, row, formulas, path)
+        case Expression() as expression:
+            found = _computed(plan, expression, row, formulas, path)
     return found if found is not None and found.strip() else None
 
 
-def _computed(plan: Plan, text: str, row: Row, formulas: Mapping[str, Formula], path: str) -> str | None:
-    if (formula := formulas.get(text)) is None:
+def _computed(
+    plan: Plan, expression: Expression, row: Row, formulas: Mapping[str, Formula], path: str
+) -> str | None:
+    if (formula := formulas.get(expression.id)) is None:
         raise refusal(plan, "expression", path, "nobody compiled it")
     try:
         return formula(row)

@@ -9,7 +9,7 @@ Nothing is sent that would say what the record says already, or something older.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -20,11 +20,13 @@ from replicator.ehr.bind import Plan
 from replicator.ehr.client import Answer, Client, Ehr, Flat, Subject, Unreached, VersionUid
 from replicator.ehr.client.client import status_of
 from replicator.ehr.compose import compose
+from replicator.ehr.deliver_content import signed
 from replicator.ehr.deliver_look import look
 from replicator.ehr.deliver_plans import Plans
+from replicator.ehr.deliver_rows import NotRead, Read, rows_of
 from replicator.ehr.job import Job, Jobs, Operation
 from replicator.ehr.lanes import Home, Known, Task
-from replicator.ehr.model import Children, Formula, Row, TableMapping
+from replicator.ehr.model import Formula, Style, TableMapping
 from replicator.ehr.retry import (
     Again,
     Conflict,
@@ -33,6 +35,7 @@ from replicator.ehr.retry import (
     Park,
     Retry,
     Verdict,
+    overtaken_by,
     settle,
     verdict,
 )
@@ -40,11 +43,9 @@ from replicator.errors import ProtocolError
 from replicator.marks import mark
 
 #: What is sent of one job before somebody else seems to be writing the same all the time.
-_ROUNDS = 4
+ROUNDS = 4
 
 End: TypeAlias = Done | Retry | Hold | Park
-#: (table, columns and the values they must have, order) → the rows of the source that have them.
-Read: TypeAlias = Callable[[str, Mapping[str, str], Sequence[str]], Awaitable[list[Row]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +67,19 @@ class Delivery:
         try:
             found = await self.client.ensure_ehr(job.ehr, subject)
         except Unreached as unreached:
-            return _end(verdict(Operation.STATUS, unreached, tries=0, template_is_known=True))
+            return end_of(verdict(Operation.STATUS, unreached, tries=0, template_is_known=True))
         except ProtocolError as error:
             return Hold("server", error.what)
         if isinstance(found, Ehr):
             return Home(found.id, found.system)
-        return _end(verdict(Operation.STATUS, found, tries=0, template_is_known=True))
+        return end_of(verdict(Operation.STATUS, found, tries=0, template_is_known=True))
 
     async def deliver(self, task: Task, home: Home, is_ours: Callable[[], Awaitable[bool]]) -> End:
         """Have the record hold what the job says. `is_ours` asks whether the lane is ours still."""
         try:
             if task.job.operation is Operation.STATUS:
                 return await self._status(task, home)
-            return await _Composition(self, task, home, is_ours).deliver()
+            return await Composition(self, task, home, is_ours).deliver()
         except ProtocolError as error:
             return Hold("server", error.what)
 
@@ -93,11 +94,11 @@ class Delivery:
         subject = Subject(job.patient, self.jobs.mapping.namespace)
         wanted = status_of(subject, modifiable=flags.is_modifiable, queryable=flags.is_queryable)
         said: Verdict = Conflict("")
-        for _ in range(_ROUNDS):
+        for _ in range(ROUNDS):
             try:
                 there = await self.client.ehr_status(home.ehr_id)
                 if not there.ok or there.version is None:
-                    return _end(verdict(job.operation, there, tries=task.attempts, template_is_known=True))
+                    return end_of(verdict(job.operation, there, tries=task.attempts, template_is_known=True))
                 if all(there.body.get(name) == wanted[name] for name in ("is_modifiable", "is_queryable")):
                     return Done(there.version, "it says so already")
                 mark("ehr sending", operation=job.operation.value, change=str(job.change))
@@ -111,10 +112,10 @@ class Delivery:
             said = verdict(job.operation, answer, tries=task.attempts, template_is_known=True)
             if not isinstance(said, Conflict):
                 break
-        return _end(said)
+        return end_of(said)
 
 
-class _Composition:
+class Composition:
     """One job about a composition."""
 
     def __init__(
@@ -125,47 +126,56 @@ class _Composition:
         assert self.job.composition is not None, "a job without one is in trouble"
         self.id = self.job.composition
         self.flat: Flat | None = None
+        self.content: str | None = None
         self.plan: Plan | None = None
 
-    async def deliver(self) -> End:
+    async def prepared(self) -> End | None:
+        """None if there is something to send, and it is composed."""
         if (done := overtaken(self.job, self.task.known)) is not None:
             return done
-        if self.job.operation is not Operation.DELETE:
-            table = self.mapping.tables.get(self.job.mapping)
-            if table is None or table.template is None:
-                return Park("the mapping has no such table any more")
-            try:
-                if (stopped := await self._compose(table)) is not None:
-                    return stopped
-            except Unreached as unreached:
-                return _end(self._verdict(unreached))
+        if self.job.operation is Operation.DELETE:
+            return None
+        table = self.mapping.tables.get(self.job.mapping)
+        if table is None or table.template is None:
+            return Park("the mapping has no such table any more")
+        try:
+            return await self._compose(table)
+        except Unreached as unreached:
+            return end_of(self._verdict(unreached))
+
+    async def deliver(self) -> End:
+        if (end := await self.prepared()) is not None:
+            return end
         step = first_step(self.job, self.task)
-        for _ in range(_ROUNDS):
+        for _ in range(ROUNDS):
             if step is None:
-                looked = await self._look()
+                looked = await self.look()
                 if not isinstance(looked, Again):
                     return looked
                 # Others may have gone on meanwhile: what was found may be theirs.
                 if not await self.is_ours():
                     return Retry("somebody else has taken the lane")
                 step = looked
-            said = self._verdict(await self._send(step))
+            said = self._verdict(await self._send(step), step.operation)
             if not isinstance(said, Conflict):
                 return said
             step = None
         return Retry("somebody else writes the same composition")
 
-    def _verdict(self, answer: Answer | Unreached) -> Verdict:
-        return verdict(self.job.operation, answer, tries=self.task.attempts, template_is_known=True)
+    def _verdict(self, answer: Answer | Unreached, sent: Operation | None = None) -> Verdict:
+        """What was sent may be another thing than the job: what had been deleted is created by a change."""
+        asked = sent or self.job.operation
+        return verdict(asked, answer, tries=self.task.attempts, template_is_known=True)
 
-    async def _look(self) -> Again | End:
+    async def look(self) -> Again | End:
+        """What is there, and so what is still to be done."""
         try:
             found = await look(self.client, self.home.ehr_id, self.id, self.mapping.system)
         except Unreached as unreached:
-            return _end(self._verdict(unreached))
+            return end_of(self._verdict(unreached))
         if isinstance(found, Answer):
-            return _end(self._verdict(found))
-        return settle(self.job.operation, self.job.change, found)
+            return end_of(self._verdict(found))
+        return settle(self.job.operation, self.job.change, found, self.content)
 
     async def _send(self, step: Again) -> Answer | Unreached:
         operation, preceding = step
@@ -188,11 +198,12 @@ class _Composition:
         """None once it is composed."""
         plan = await self.delivery.plans.of(table)
         if not isinstance(plan, Plan):
-            return _end(plan)
+            return end_of(plan)
         try:
-            row, children = await self._rows(table)
-        except _NotRead as error:
+            row, children = await rows_of(self.delivery.read, self.delivery.jobs, self.job, table)
+        except NotRead as error:
             return error.end
+        self.plan = plan
         is_gone = self.job.operation is Operation.MARK
         stamp = Stamp(self.job.key, self.job.change)
         try:
@@ -201,41 +212,11 @@ class _Composition:
             )
         except NotComposed as error:
             return Park(error.what)
+        fields, content = signed(fields, plan.template.root, self.mapping.system)
         self.flat = Flat(plan.template.id, fields)
+        # Where one composition stands for several rows, each of them is a version, whatever it says.
+        self.content = content if table.style is Style.EVENT else None
         return None
-
-    async def _rows(self, table: TableMapping) -> tuple[Row, dict[str, list[Row]]]:
-        """The row of the job, and the rows of other tables that belong to it as they are now."""
-        read, job = self.delivery.read, self.job
-        groups = [group.each for group in table.groups if isinstance(group.each, Children)]
-        if read is None and (groups or job.snapshot is None):
-            raise _NotRead(Park("it needs rows that are to be read from the source, which is not configured"))
-        if job.snapshot is not None:
-            row: Row = orjson.loads(job.snapshot)
-        else:
-            assert read is not None
-            names = [column.name for column in table.key]
-            found = await read(table.table, dict(zip(names, _parts(job.key), strict=True)), ())
-            if not found or not self.delivery.jobs.stands(table, found[0]):
-                raise _NotRead(Done(note="its row is not there any more"))
-            row = found[0]
-        children: dict[str, list[Row]] = {}
-        for each in groups:
-            assert read is not None
-            above = {child: row.get(column) for child, column in each.parent.items()}
-            known = {name: value for name, value in above.items() if value is not None}
-            children[each.table] = (
-                await read(each.table, known, each.order) if len(known) == len(above) else []
-            )
-        return row, children
-
-
-class _NotRead(Exception):
-    """There is no row to compose."""
-
-    def __init__(self, end: End) -> None:
-        super().__init__()
-        self.end = end
 
 
 # Decisions.
@@ -245,13 +226,11 @@ def overtaken(job: Job, known: Known | None) -> Done | None:
     """Whether the record is known to hold this change already, or a newer one."""
     if known is None:
         return None
+    if known.change > job.change:
+        return overtaken_by(known.version, known.change, is_deletion=known.is_deleted)
     if job.operation is Operation.DELETE:
-        if known.is_deleted:
-            return Done(known.version, "it was not there any more")
-        return Done(known.version, "a newer change was there") if known.change > job.change else None
-    if known.change < job.change:
-        return None
-    return Done(known.version, "it was there" if known.change == job.change else "a newer change was there")
+        return Done(known.version, "it was not there any more") if known.is_deleted else None
+    return Done(known.version, "it was there") if known.change == job.change else None
 
 
 def first_step(job: Job, task: Task) -> Again | None:
@@ -264,10 +243,6 @@ def first_step(job: Job, task: Task) -> Again | None:
     return Again(Operation.CREATE, None) if job.operation is Operation.CREATE else None
 
 
-def _parts(key: str) -> list[str]:
-    return [part.replace("~1", "/").replace("~0", "~") for part in key.split("/")]
-
-
-def _end(said: Verdict) -> End:
+def end_of(said: Verdict) -> End:
     """A conflict that is not about the composition is one that nobody here can settle."""
     return Park(said.reason) if isinstance(said, Conflict) else said

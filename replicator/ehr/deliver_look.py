@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from replicator.ehr.client import Answer, Client, Refusal
+from replicator.ehr.deliver_content import content_in
 from replicator.ehr.identity import ChangeId
 from replicator.ehr.retry import Found
 
@@ -20,7 +21,7 @@ async def look(client: Client, ehr_id: str, composition: str, system: str) -> Fo
     if not answer.ok:
         return answer
     if not answer.deleted and answer.version is not None:
-        return Found(answer.version, False, change_in(answer.body, system))
+        return Found(answer.version, False, change_in(answer.body, system), content_in(answer.body))
     # Of a deletion only the history knows the version.
     versions = await client.versions(ehr_id, composition)
     if isinstance(versions, Answer):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from psycopg import sql
 from psycopg.pq.abc import PGresult
 
 from replicator.database import Connect
-from replicator.ehr.deliver import Read
 from replicator.ehr.model import Row
+
+if TYPE_CHECKING:
+    # Who feeds the queue reads rows as well, and starts without what speaks HTTP.
+    from replicator.ehr.deliver_rows import Read
 
 
 def reading(connect: Connect) -> Read:

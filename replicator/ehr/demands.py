@@ -27,6 +27,25 @@ class Demands(NamedTuple):
     supplied: list[tuple[str, Node]]
 
 
+#: So many answers are kept. Most tables need a few; where groups are of any length there is no end of them.
+_KEPT_MOST = 200
+
+
+class Demanded:
+    """What a template demands, found once for all rows that fill the same."""
+
+    def __init__(self, template: WebTemplate) -> None:
+        self._template = template
+        self._found: dict[tuple[str, ...], Demands] = {}
+
+    def beside(self, filled: tuple[str, ...]) -> Demands:
+        if (found := self._found.get(filled)) is None:
+            if len(self._found) >= _KEPT_MOST:
+                self._found.clear()
+            found = self._found[filled] = demands(self._template, filled)
+        return found
+
+
 def demands(template: WebTemplate, filled: Iterable[str]) -> Demands:
     """What the template demands beside these leaves; all paths are with indices."""
     have: set[str] = set()

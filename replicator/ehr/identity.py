@@ -16,20 +16,25 @@ from replicator.wal.lsn import Lsn
 #: Under which all of our names are hashed; chosen once, never changed.
 SPACE = bytes.fromhex("5d0c0d2e6a1b4f0f9a55c1d64c8f6d17")
 #: The bits of a UUID that are the name's, and those that say which kind of UUID it is.
-_NAMED = 0xFFFFFFFF_FFFF_0FFF_3FFF_FFFFFFFFFFFF
-_VERSION_5 = 0x00000000_0000_5000_8000_000000000000
+NAMED = 0xFFFFFFFF_FFFF_0FFF_3FFF_FFFFFFFFFFFF
+VERSION_5 = 0x00000000_0000_5000_8000_000000000000
 
 
 def uuid5(space: bytes, name: str) -> str:
     """The version 5 UUID of a name, as RFC 9562 defines it."""
     digest = hashlib.sha1(space + name.encode("utf-8"), usedforsecurity=False).digest()
-    text = versioned(digest)
+    text = versioned(digest).hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def versioned(digest: bytes) -> str:
-    """The 32 digits of the version 5 UUID that a hash is."""
-    return f"{int.from_bytes(digest[:16]) & _NAMED | _VERSION_5:032x}"
+def versioned(digest: bytes) -> bytes:
+    """The version 5 UUID that a hash is."""
+    return (int.from_bytes(digest[:16]) & NAMED | VERSION_5).to_bytes(16)
+
+
+def bytes_of(uuid: str) -> bytes:
+    """A UUID as storage has it."""
+    return bytes.fromhex(uuid.replace("-", ""))
 
 
 def joined(parts: Sequence[str]) -> str:
@@ -55,6 +60,11 @@ def composition_id(system: str, mapping: str, patient: str, record: Sequence[str
     return uuid5(SPACE, joined(("composition", system, mapping, patient, *record)))
 
 
+def contribution_id(system: str, ehr: str, versions: Sequence[str]) -> str:
+    """The contribution that brings these versions of these changes into an EHR."""
+    return uuid5(SPACE, joined(("contribution", system, ehr, *versions)))
+
+
 class ChangeId(NamedTuple):
     """A change of the source: where its transaction committed, and its place within that."""
 
@@ -63,6 +73,15 @@ class ChangeId(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.commit_lsn}:{self.ordinal}"
+
+    @property
+    def is_of_log(self) -> bool:
+        """Whether a transaction committed there.
+
+        Records of the log begin at multiples of eight; rows that were read from a table count as changes one
+        byte before one, and had nothing to do with each other.
+        """
+        return self.commit_lsn % 8 == 0
 
     @classmethod
     def parse(cls, text: str) -> ChangeId:

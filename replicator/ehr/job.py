@@ -23,10 +23,14 @@ from typing import NamedTuple, TypeAlias
 
 import orjson
 
+from replicator.ehr.expressions import condition
 from replicator.ehr.identity import ChangeId, composition_id, ehr_id, joined
 from replicator.ehr.model import Children, Filter, Group, OnDelete, RecordMapping, Row, Style, TableMapping
+from replicator.ehr.used import tables_followed
 from replicator.errors import ReplicatorError
+from replicator.rules.columns.types import BUILT_IN, Types
 from replicator.wal.lsn import Lsn
+from replicator.wal.messages import Relation
 from replicator.wal.transactions import Change, Kind
 
 #: (table, column to compare, its value, column wanted) → the value found there, or None.
@@ -97,22 +101,17 @@ class _Version(NamedTuple):
 class Jobs:
     """A mapping with what it needs of others: what makes jobs of changes.
 
-    `filters` are those of the tables, compiled, by their text.
+    `filters` are those of the tables, compiled, by their ids. Those of a table whose changes pass are
+    compiled for the columns that the log describes; `types` are those of the source's own.
     """
 
-    def __init__(self, mapping: RecordMapping, find: Find, filters: Mapping[str, Filter]) -> None:
-        self.mapping, self.find, self.filters = mapping, find, filters
-        children = {
-            group.each.table
-            for table in mapping.tables.values()
-            for group in table.groups
-            if isinstance(group.each, Children)
-        }
+    def __init__(
+        self, mapping: RecordMapping, find: Find, filters: Mapping[str, Filter], types: Types = BUILT_IN
+    ) -> None:
+        self.mapping, self.find = mapping, find
+        self._filters, self._types = dict(filters), types
         #: Asked of every change of the source, most of which are of tables that are not mapped.
-        self._concerned = {
-            tuple(name.split(".", 1))
-            for name in children | {table.table for table in mapping.tables.values()}
-        }
+        self._concerned = {tuple(name.split(".", 1)) for name in tables_followed(mapping)}
         #: By a table's name: what its rows become, and the groups of others' rows that they belong to.
         self._meant: dict[str, _Meant] = {}
 
@@ -120,26 +119,46 @@ class Jobs:
         """Whether changes of a table can make jobs."""
         return (namespace, name) in self._concerned
 
-    def of(self, change: Change, commit_lsn: Lsn, kept: Iterable[Row] = ()) -> Iterator[Job]:
-        """The jobs of a change, in order. `kept` are the rows a TRUNCATE removed, if anybody knows them."""
+    def of(self, change: Change, commit_lsn: Lsn) -> Iterator[Job]:
+        """The jobs of a change, in order. Those of a TRUNCATE are known to storage alone: see `emptied`."""
         if not self.concern(change.relation.namespace, change.relation.name):
             return iter(())
         name = f"{change.relation.namespace}.{change.relation.name}"
         at = ChangeId(commit_lsn, change.ordinal)
+        meant = self._meaning(name, change.relation)
         if change.kind is Kind.TRUNCATE:
-            return _numbered([job for row in kept for job in self._each(name, row, None, at)])
+            return iter(())
         if change.kind is not Kind.INSERT and not change.old_is_whole:
             raise _incomplete(name, "its old row")
         old, new = _row(change, change.old), _row(change, change.new)
-        return _numbered(self._each(name, old, new, at))
+        return _numbered(self._each(meant, old, new, at))
+
+    def emptied(self, change: Change) -> list[tuple[TableMapping, Operation]]:
+        """What a TRUNCATE means for everything that was fed of a mapping."""
+        name = f"{change.relation.namespace}.{change.relation.name}"
+        meant = self._meaning(name, change.relation)
+        ends = {OnDelete.DELETE: Operation.DELETE, OnDelete.MARK: Operation.MARK}
+        found = [(table, ends[table.on_delete]) for table in meant.tables if table.on_delete in ends]
+        parents = {table.name: table for table, _ in meant.groups}
+        return [each for each in found if each[0].status is None] + [
+            (table, Operation.UPDATE) for table in parents.values()
+        ]
 
     def stands(self, table: TableMapping, row: Row) -> bool:
         """Whether a row, as it is, is to be in the record."""
         return self._version(table, row) is not None
 
-    def _each(self, name: str, old: Row | None, new: Row | None, at: ChangeId) -> list[Job]:
-        if (meant := self._meant.get(name)) is None:
-            meant = self._meant[name] = _meant(self.mapping, name)
+    def _meaning(self, name: str, relation: Relation) -> _Meant:
+        meant = self._meant.get(name)
+        if meant is None or meant.relation is not relation:
+            meant = self._meant[name] = _meant(self.mapping, name, relation)
+            oids = {column.name: column.type_oid for column in relation.columns}
+            for table in meant.tables:
+                if table.filter is not None:
+                    self._filters[table.filter.id] = condition(table.filter, oids, self._types)
+        return meant
+
+    def _each(self, meant: _Meant, old: Row | None, new: Row | None, at: ChangeId) -> list[Job]:
         found: list[Job] = []
         for table in meant.tables:
             found += self._both(table, old, new, at)
@@ -161,7 +180,7 @@ class Jobs:
             return None
         trouble = None
         try:
-            if table.filter is not None and not self.filters[table.filter.text](row):
+            if table.filter is not None and not self._filters[table.filter.id](row):
                 return None
         except Exception:
             # One row must not stop the others; and what a filter could not judge must not be sent.
@@ -269,19 +288,20 @@ class Jobs:
 class _Meant(NamedTuple):
     """What a change of a table can be about."""
 
+    relation: Relation
     tables: list[TableMapping]
     #: The groups that its rows belong to, each with the mapping it is part of.
     groups: list[tuple[TableMapping, Group]]
 
 
-def _meant(mapping: RecordMapping, name: str) -> _Meant:
+def _meant(mapping: RecordMapping, name: str, relation: Relation) -> _Meant:
     groups = [
         (table, group)
         for table in mapping.tables.values()
         for group in table.groups
         if isinstance(group.each, Children) and group.each.table == name
     ]
-    return _Meant(mapping.of(name), groups)
+    return _Meant(relation, mapping.of(name), groups)
 
 
 def key_of(table: TableMapping, row: Row) -> str:

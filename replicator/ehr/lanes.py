@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Literal, NamedTuple
 
 from replicator.ehr.client.versions import VersionUid
@@ -58,6 +59,12 @@ class Lane:
     tasks: list[Task]
     #: Up to here everything is done, and said so.
     upto: int = 0
+    #: Until then it is surely ours, by our own clock.
+    ours_until: float = 0.0
+    #: Those that are being delivered: they may have been sent.
+    trying: Sequence[Task] = ()
+    #: Whether people have decided about its jobs since it was taken.
+    is_decided: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,8 @@ class Said:
     error_class: str | None = None
     message: str | None = None
     delay_s: float | None = None
+    #: The change that the version is of, where it is a newer one than the job's.
+    newer: ChangeId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +107,17 @@ class Report:
 
 def ended(lane: Lane, task: Task, verdict: Done) -> Said:
     """A job that is delivered."""
-    is_deleted = task.job.operation is Operation.DELETE
-    return Said(lane.id, task.seq, "done", verdict.version, is_deleted, message=verdict.note or None)
+    said = Said(lane.id, task.seq, "done", verdict.version, message=verdict.note or None)
+    if (newer := verdict.newer) is not None:
+        return replace(said, is_deleted=newer.is_deletion, newer=newer.change)
+    return replace(said, is_deleted=task.job.operation is Operation.DELETE)
+
+
+def set_aside(lane: Lane, task: Task, instead: dict[int, Task]) -> Said | None:
+    """What is said of a job that is not delivered, and does not stop its lane."""
+    if (later := instead.get(task.seq)) is not None:
+        return Said(lane.id, task.seq, "merged", message=f"merged into {lane.id}.{later.seq}")
+    return Said(lane.id, task.seq, "skipped") if task.state == "skipping" else None
 
 
 def stopped(lane: Lane, task: Task, verdict: Retry | Hold | Park, luck: float) -> Report:
@@ -119,9 +137,10 @@ def stopped(lane: Lane, task: Task, verdict: Retry | Hold | Park, luck: float) -
             state: Literal["held"] | None = "held" if scope == "template" else None
             said = _said(lane, task, "held" if state else "retrying", scope, reason)
             return _report(lane, said, 0.0, state, held_by if state else None)
-        case Retry(reason, _, after_s, is_outage):
+        case Retry(reason, _, after_s, is_outage, is_ours):
             wait_s = max(after_s or 0.0, delay_s(lane.failures, luck))
-            said = _said(lane, task, "retrying", "unreached" if is_outage else "server", reason, wait_s)
+            kind = "unreached" if is_outage else "replicator" if is_ours else "server"
+            said = _said(lane, task, "retrying", kind, reason, wait_s)
             return _report(lane, said, wait_s, failures=lane.failures + 1)
 
 
@@ -132,7 +151,9 @@ def hold_name(scope: str, template: str | None) -> str:
 
 def released(lane: Lane) -> Report:
     """A lane that is given back as it is, for somebody else to go on with at once."""
-    return Report(Going(lane.id, lane.token, lane.upto, lane.home, 0.0, failures=lane.failures))
+    why = "its worker was stopped before the server had answered"
+    said = tuple(_said(lane, task, "retrying", "replicator", why, 0.0) for task in lane.trying)
+    return Report(Going(lane.id, lane.token, lane.upto, lane.home, 0.0, failures=lane.failures), said)
 
 
 def _said(lane: Lane, task: Task, state: State, kind: str, message: str, delay: float | None = None) -> Said:
@@ -156,25 +177,79 @@ def _report(
 # One version for several.
 
 
-def merged(tasks: Sequence[Task]) -> dict[int, Task]:
+def merged(tasks: Sequence[Task], atomic: Collection[str] = ()) -> dict[int, Task]:
     """Which of these jobs need not be delivered → the one that is delivered in their place.
 
-    The newest version of a composition stands for those before it, if both may be merged. Nothing is merged
-    across a job at which the lane will stop.
+    The newest change of a composition stands for the others, if all may be merged. It need not come last: a
+    row that had been there before may be queued behind a change of it. Nothing is merged across a job at
+    which the lane will stop; nor into a deletion what may be on its way to the record, where it would arrive
+    after that. Of `atomic` mappings all that one transaction did to a row is merged, whatever
+    the mapping says, and nothing else.
     """
     newest: dict[str, Task] = {}
     found: dict[int, Task] = {}
     for task in reversed(tasks):
+        is_atomic = is_of_transaction(task, atomic)
         name = task.job.composition or ""
+        name = f"{name} {task.job.change.commit_lsn}" if is_atomic else name
+        if is_atomic and task.state == "skipping":
+            continue
         if task.state == "parked" or task.job.trouble:
             newest.clear()
-        elif not name or not task.job.coalesce or task.state == "skipping":
+        elif not name or not (task.job.coalesce or is_atomic) or task.state == "skipping":
             newest.pop(name, None)
-        elif (later := newest.get(name)) is not None:
-            found[task.seq] = later
-        else:
+        elif (later := newest.get(name)) is None:
             newest[name] = task
+        elif later.job.change >= task.job.change:
+            if later.job.operation is Operation.DELETE and not is_atomic and may_arrive(task):
+                newest[name] = task
+            else:
+                found[task.seq] = later
+        else:
+            found |= {seq: task for seq, instead in found.items() if instead is later}
+            found[later.seq] = newest[name] = task
     return found
+
+
+def may_arrive(task: Task) -> bool:
+    """Whether it may have been sent already, and brings its composition there whatever was done meanwhile.
+
+    What changes a version that is there is refused once that is not the latest any more.
+    """
+    return task.attempts > 0 and (task.known is None or task.known.is_deleted)
+
+
+def is_of_transaction(task: Task, atomic: Collection[str]) -> bool:
+    """Whether it is delivered with the other changes of its transaction."""
+    return task.job.mapping in atomic and task.job.composition is not None and task.job.change.is_of_log
+
+
+def together(tasks: Sequence[Task], atomic: Collection[str]) -> list[list[Task]]:
+    """The jobs of a lane as they are delivered: each alone, or with all of its transaction that go together.
+
+    Those go where the first of them stands, before whatever else the transaction did in between: that is
+    about other compositions.
+    """
+    found: list[list[Task]] = []
+    group: list[Task] | None = None
+    last = None
+    for task in tasks:
+        if (whose := task.job.change.commit_lsn) != last:
+            group, last = None, whose
+        if not is_of_transaction(task, atomic):
+            found.append([task])
+        elif group is not None:
+            group.append(task)
+        else:
+            found.append(group := [task])
+    return found
+
+
+def is_cut(tasks: Sequence[Task], atomic: Collection[str]) -> bool:
+    """Whether what follows these jobs in their lane may have to be delivered with one of them."""
+    last = tasks[-1].job.change.commit_lsn if tasks else None
+    ending = takewhile(lambda task: task.job.change.commit_lsn == last, reversed(tasks))
+    return any(is_of_transaction(task, atomic) for task in ending)
 
 
 def as_first(task: Task, before: Sequence[Task]) -> Task:

@@ -1,6 +1,8 @@
 """Reports of many lanes, as they come → few statements.
 
-What arrives while one is under way goes into the next.
+A statement costs storage about the same, however many reports are in it. So they wait for each other until
+there are enough of them, or one has waited long enough; what arrives while one statement is under way goes
+into the next.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from replicator.marks import mark
 
 #: Records all of it, and answers which lanes were still ours.
 Store = Callable[[Sequence[Report]], Awaitable[set[int]]]
+#: For so long a report waits for others.
+_LINGER_S = 0.02
 
 
 class _Lane:
@@ -30,34 +34,53 @@ class _Lane:
         self.said += report.said
         self.waiting.append(future)
 
+    def refuse(self) -> None:
+        for future in self.waiting:
+            if not future.done():
+                future.set_result(False)
+
 
 class Recorder:
     """Used by many lanes at once, while `run` is running."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, enough: Callable[[], int] = lambda: 1) -> None:
+        """`enough` is asked how many reports need not wait for more."""
+        self._store, self._enough = store, enough
         self._next: dict[int, _Lane] = {}
+        self._noted = 0
         self._is_due = asyncio.Event()
+        self._waiting: asyncio.TimerHandle | None = None
 
     def note(self, report: Report) -> asyncio.Future[bool]:
         """Have it recorded; the answer is whether the lane was still ours."""
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bool] = loop.create_future()
         # Nobody may be left who waits for it.
         future.add_done_callback(lambda done: done.cancelled() or done.exception())
         lane = self._next.get(report.going.lane)
+        if lane is not None and report.going.token < lane.going.token:
+            # We have taken it anew ourselves since: its former number must not pass by the new one.
+            future.set_result(False)
+            return future
+        if lane is not None and report.going.token > lane.going.token:
+            lane.refuse()
+            lane = None
         if lane is None:
             self._next[report.going.lane] = _Lane(report, future)
         else:
             lane.add(report, future)
-        self._is_due.set()
+        self._noted += 1
+        if self._noted >= self._enough():
+            self._is_due.set()
+        elif self._waiting is None:
+            self._waiting = loop.call_later(_LINGER_S, self._is_due.set)
         return future
 
     async def run(self) -> None:
         """Record, until ended or failed; whoever waits fails with it."""
         while True:
             await self._is_due.wait()
-            self._is_due.clear()
-            lanes, self._next = self._next, {}
+            lanes = self._taken()
             try:
                 await self._record(lanes)
             except BaseException as error:
@@ -67,6 +90,15 @@ class Recorder:
                         if not future.done():
                             future.set_exception(said)
                 raise
+
+    def _taken(self) -> dict[int, _Lane]:
+        """All there is; whatever is noted from now on waits for the next."""
+        lanes, self._next, self._noted = self._next, {}, 0
+        self._is_due.clear()
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+        return lanes
 
     async def _record(self, lanes: dict[int, _Lane]) -> None:
         jobs = sum(len(lane.said) for lane in lanes.values())

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any
 from weakref import WeakSet
 
+import orjson
 from psycopg.rows import TupleRow
 
 from replicator import queries
@@ -20,7 +21,7 @@ from replicator.database import Connect, Connection, rows
 from replicator.ehr.client.versions import VersionUid
 from replicator.ehr.identity import ChangeId
 from replicator.ehr.job import Job, Operation
-from replicator.ehr.lanes import Home, Known, Lane, Report, Task
+from replicator.ehr.lanes import Going, Home, Known, Lane, Report, Said, Task
 from replicator.wal.lsn import Lsn
 
 _q = queries.load("queue")
@@ -56,6 +57,14 @@ class Lanes:
         async with self._connect() as connection:
             return lanes_of(await rows(connection, _q.claim, **asked))
 
+    async def rest(self, lane: Lane, most: int) -> list[Task]:
+        """What follows the last job of a lane that is ours, of the same transaction."""
+        last = lane.tasks[-1]
+        asked = {"lane": lane.id, "after": last.seq, "lsn": str(last.job.change.commit_lsn), "most": most}
+        async with self._connect() as connection:
+            found = await rows(connection, _q.rest_of_transaction, **asked)
+        return [_task(seq, rest) for seq, *rest in found]
+
     async def renew(self, lanes: Collection[Lane]) -> set[int]:
         """Hold them for longer; which of them are still ours."""
         if not lanes:
@@ -67,17 +76,18 @@ class Lanes:
     async def record(self, reports: Sequence[Report]) -> set[int]:
         """Record all of these; which of the lanes were still ours. Of the others nothing was recorded."""
         async with self._connect() as connection:
-            return {row[0] for row in await rows(connection, _q.record, **_columns(reports))}
+            return {row[0] for row in await rows(connection, _q.record, **_told(reports))}
 
     async def hold(self, name: str, reason: str, pause_s: float) -> None:
         async with self._connect() as connection:
             values = {"name": name, "reason": reason, "pause": timedelta(seconds=pause_s)}
             await connection.execute(_q.hold, values)
 
-    async def due_hold(self, pause_s: float) -> str | None:
+    async def due_hold(self, least_s: float, most_s: float) -> str | None:
         """A hold that we are to look at now."""
+        values = {"least": timedelta(seconds=least_s), "most": timedelta(seconds=most_s)}
         async with self._connect() as connection:
-            found = await rows(connection, _q.due_hold, pause=timedelta(seconds=pause_s))
+            found = await rows(connection, _q.due_hold, **values)
             return str(found[0][0]) if found else None
 
     async def holds(self) -> set[str]:
@@ -89,6 +99,7 @@ class Lanes:
         async with self._connect() as connection:
             await connection.execute(_q.end_hold, {"name": name})
             await connection.execute(_q.let_go)
+            await connection.execute(_q.tell)
 
     async def let_go(self) -> None:
         """Lanes that wait for what was over before they began to."""
@@ -100,11 +111,6 @@ class Lanes:
         async with self._connect() as connection:
             values = {"age": timedelta(seconds=age_s), "limit": limit}
             return (await connection.execute(_q.forget_done, values)).rowcount
-
-    async def next_due_s(self) -> float | None:
-        async with self._connect() as connection:
-            found: float | None = (await rows(connection, _q.next_due))[0][0]
-            return found
 
 
 def lanes_of(found: Sequence[TupleRow]) -> list[Lane]:
@@ -148,26 +154,38 @@ def _task(seq: int, row: Sequence[Any]) -> Task:
     return Task(seq, job, state, attempts, known)
 
 
-def _columns(reports: Sequence[Report]) -> dict[str, object]:
-    going = [report.going for report in reports]
-    said = [each for report in reports for each in report.said]
+def _told(reports: Sequence[Report]) -> dict[str, str]:
+    """As two texts: the driver would look at each value of so many arrays."""
+    lanes = [_going(report.going) for report in reports]
+    said = [_said(each) for report in reports for each in report.said]
+    return {"lanes": orjson.dumps(lanes).decode(), "said": orjson.dumps(said).decode()}
+
+
+def _going(lane: Going) -> dict[str, object]:
     return {
-        "ids": [lane.lane for lane in going],
-        "tokens": [lane.token for lane in going],
-        "upto": [lane.upto for lane in going],
-        "states": [lane.state or ("waiting" if lane.delay_s is not None else None) for lane in going],
-        "held_by": [lane.held_by for lane in going],
-        "delays": [lane.delay_s for lane in going],
-        "failures": [lane.failures for lane in going],
-        "ehrs": [lane.home.ehr_id if lane.home else None for lane in going],
-        "systems": [lane.home.system if lane.home else None for lane in going],
-        "job_lanes": [each.lane for each in said],
-        "seqs": [each.seq for each in said],
-        "job_states": [each.state for each in said],
-        "uids": [str(each.uid) if each.uid else None for each in said],
-        "versions": [each.uid.number if each.uid else None for each in said],
-        "deleted": [each.is_deleted for each in said],
-        "classes": [each.error_class for each in said],
-        "messages": [each.message for each in said],
-        "job_delays": [each.delay_s for each in said],
+        "id": lane.lane,
+        "token": lane.token,
+        "upto": lane.upto,
+        "state": lane.state or ("waiting" if lane.delay_s is not None else None),
+        "held_by": lane.held_by,
+        "delay": lane.delay_s,
+        "failures": lane.failures,
+        "ehr_id": lane.home.ehr_id if lane.home else None,
+        "system_id": lane.home.system if lane.home else None,
+    }
+
+
+def _said(job: Said) -> dict[str, object]:
+    return {
+        "lane": job.lane,
+        "seq": job.seq,
+        "state": job.state,
+        "uid": str(job.uid) if job.uid else None,
+        "version": job.uid.number if job.uid else None,
+        "is_deleted": job.is_deleted,
+        "error_class": job.error_class,
+        "message": job.message,
+        "delay": job.delay_s,
+        "newer_lsn": str(job.newer.commit_lsn) if job.newer else None,
+        "newer_ordinal": job.newer.ordinal if job.newer else None,
     }

@@ -3,6 +3,9 @@
     system: clinic                  what the source is called in the record; never change it
     namespace: clinic               of the subject ids of EHRs
     zone: +01:00                    of times that say none; +00:00 if left out
+    existing: deliver               the rows that are there already, too; or skip. A table may say otherwise
+    atomic: false                   what one transaction changes for a patient: at once, as one contribution
+    committer: clinic               who commits those; the system, if left out
     ctx: {language: en, …}          for every table; a table's own `ctx` goes before
     tables: {vital_signs: {…}}      what the rows of each table become
 
@@ -13,10 +16,13 @@ template and the source's own catalogue.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from yaml import MappingNode, ScalarNode
 
+from replicator.config import Config
 from replicator.ehr.fields import qualified, read_fields, read_groups
 from replicator.ehr.model import Children, OnDelete, RecordMapping, Style, TableMapping
 from replicator.ehr.parts import (
@@ -34,13 +40,14 @@ from replicator.text.file import read
 from replicator.text.nodes import Entry, dotted
 
 HINT = "config/ehr.yaml shows how tables are mapped."
-TOP = ("system", "namespace", "zone", "ctx", "tables")
-ALWAYS = ("key", "patient", "table", "ignore", "priority", "coalesce")
+TOP = ("system", "namespace", "zone", "existing", "atomic", "committer", "ctx", "tables")
+ALWAYS = ("key", "patient", "table", "ignore", "priority", "coalesce", "existing")
 COMPOSITION = (
-    *("template", "ctx", "commit", "episode", "filter", "fields", "groups"),
+    *("template", "ctx", "commit", "episode", "filter", "fields", "groups", "atomic"),
     *("delete", "marked", "soft_delete"),
 )
 STYLES = {style.value: style for style in Style}
+EXISTING = ("deliver", "skip")
 POLICIES = {policy.value: policy for policy in OnDelete}
 #: What the record system accepts as a namespace; others are refused with every single EHR.
 NAMESPACE = re.compile(r"[a-zA-Z][a-zA-Z0-9_:/&+?-]*")
@@ -54,6 +61,11 @@ def load_mapping(path: Path) -> RecordMapping:
     return parse_mapping(read(path, "Set `ehr.mapping` to the path of your mapping."), str(path))
 
 
+def mapping_of(config: Config) -> RecordMapping | None:
+    """The mapping of a configuration, where there is a record system to feed."""
+    return None if config.ehr.url is None else load_mapping(config.ehr.mapping_path)
+
+
 def parse_mapping(text: str, file: str) -> RecordMapping:
     """The mapping that a text means; `file` is for messages."""
     written = Written(text, file)
@@ -65,7 +77,9 @@ def parse_mapping(text: str, file: str) -> RecordMapping:
     what = "a letter is expected first, then letters, digits and any of -_:/&+?"
     namespace = written.matching(keys.get("namespace"), "namespace", NAMESPACE, what)
     zone = _zone(written, keys)
-    shared = _shared_ctx(written, keys)
+    committer = written.words(keys.get("committer"), "committer")
+    atomic = written.flag(keys.get("atomic"), "atomic", False)
+    shared = _Shared(_shared_ctx(written, keys), _existing(written, keys, "deliver"), atomic)
     tables: dict[str, TableMapping] = {}
     for entry in written.entries(keys.get("tables"), "tables", "a mapping from tables is expected here"):
         table = _table(written, entry, shared)
@@ -75,7 +89,7 @@ def parse_mapping(text: str, file: str) -> RecordMapping:
         written.refuse(keys.get("tables"), "tables", "no table is mapped")
     written.document.settle(HINT)
     assert system and namespace, "settled"
-    return RecordMapping(file, system, namespace, zone, tables)
+    return RecordMapping(file, system, namespace, zone, tables, committer or system)
 
 
 def _zone(written: Written, keys: Keys) -> int:
@@ -86,12 +100,24 @@ def _zone(written: Written, keys: Keys) -> int:
     return -minutes if text[0] == "-" else minutes
 
 
+def _existing(written: Written, keys: Keys, default: str) -> str:
+    return written.choice(keys.get("existing"), keys.at("existing"), EXISTING) or default
+
+
+class _Shared(NamedTuple):
+    """What the file says for every table that does not say it itself."""
+
+    ctx: Keys | None
+    existing: str
+    atomic: bool
+
+
 def _shared_ctx(written: Written, keys: Keys) -> Keys | None:
     node = keys.get("ctx")
     return None if node is None else written.keys(node, "ctx", CTX)
 
 
-def _table(written: Written, entry: Entry, shared: Keys | None) -> TableMapping | None:
+def _table(written: Written, entry: Entry, shared: _Shared) -> TableMapping | None:
     path = dotted("tables", entry.name)
     if not TABLE.fullmatch(entry.name):
         written.refuse(entry.key, "tables", "the name of a table is expected, perhaps with its schema")
@@ -118,29 +144,26 @@ def _table(written: Written, entry: Entry, shared: Keys | None) -> TableMapping 
         key,
         patient,
     )
-    ignore = written.columns(keys.get("ignore"), keys.at("ignore"))
-    priority = written.number(keys.get("priority"), keys.at("priority"), 100, 0, 1000)
-    coalesce = written.flag(keys.get("coalesce"), keys.at("coalesce"), True)
-    if is_status:
-        status = read_status(written, keys)
-        return TableMapping(*always, status=status, ignore=ignore, priority=priority, coalesce=coalesce)
-    return _composition(
-        written, keys, shared, TableMapping(*always, ignore=ignore, priority=priority, coalesce=coalesce)
+    plain = TableMapping(
+        *always,
+        ignore=written.columns(keys.get("ignore"), keys.at("ignore")),
+        priority=written.number(keys.get("priority"), keys.at("priority"), 100, 0, 1000),
+        coalesce=written.flag(keys.get("coalesce"), keys.at("coalesce"), True),
+        deliver_existing=_existing(written, keys, shared.existing) == "deliver",
     )
+    if is_status:
+        return replace(plain, status=read_status(written, keys))
+    return _composition(written, keys, shared, plain)
 
 
-def _composition(written: Written, keys: Keys, shared: Keys | None, table: TableMapping) -> TableMapping:
+def _composition(written: Written, keys: Keys, shared: _Shared, table: TableMapping) -> TableMapping:
     style = STYLES[written.choice(keys.get("commit"), keys.at("commit"), STYLES) or "event"]
     default = "delete" if style is Style.EVENT else "keep"
     on_delete = POLICIES[written.choice(keys.get("delete"), keys.at("delete"), POLICIES) or default]
-    read = TableMapping(
-        table.name,
-        table.table,
-        table.at,
-        table.key,
-        table.patient,
+    read = replace(
+        table,
         template=read_template(written, keys),
-        ctx=read_ctx(written, keys, shared),
+        ctx=read_ctx(written, keys, shared.ctx),
         style=style,
         episode=written.column(keys.get("episode"), keys.at("episode")),
         filter=read_filter(written, keys),
@@ -149,9 +172,8 @@ def _composition(written: Written, keys: Keys, shared: Keys | None, table: Table
         on_delete=on_delete,
         marked=read_fields(written, keys.get("marked"), keys.at("marked")),
         gone=read_gone(written, keys.get("soft_delete"), keys.at("soft_delete")),
-        ignore=table.ignore,
-        priority=table.priority,
-        coalesce=table.coalesce,
+        # Where rows share a composition, each is a version of it: nothing that could happen at once.
+        atomic=written.flag(keys.get("atomic"), keys.at("atomic"), shared.atomic and style is Style.EVENT),
     )
     _refuse_what_clashes(written, keys, read)
     return read
@@ -166,6 +188,9 @@ def _refuse_what_clashes(written: Written, keys: Keys, table: TableMapping) -> N
         written.refuse(
             keys.get("episode") or keys.node, keys.at("commit"), "episode goes with commit: episodic"
         )
+    if table.style is not Style.EVENT and table.atomic:
+        what = f"each row is a version of its own here ({table.style.value}): atomic goes with commit: event"
+        written.refuse(keys.get("atomic"), keys.at("atomic"), what)
     if table.style is not Style.EVENT and table.on_delete is OnDelete.DELETE:
         what = f"a row is only one version of a composition here ({table.style.value}): use keep or mark"
         written.refuse(keys.get("delete"), keys.at("delete"), what)

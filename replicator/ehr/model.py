@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal, NamedTuple, TypeAlias
 
+from replicator.rules.expression import Expression as Tree
+
 #: A row: the text of each column, as the source prints it, or None.
 Row: TypeAlias = Mapping[str, str | None]
 #: What the caller made of an expression; and of a filter.
@@ -40,10 +42,19 @@ class Constant(NamedTuple):
 
 
 class Expression(NamedTuple):
-    """A text that somebody else knows how to compute."""
+    """What is computed of a row, in the language of the rules."""
 
     text: str
     at: Place
+    #: What it means.
+    tree: Tree
+    #: The columns it names, each where it does so first.
+    columns: tuple[Column, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Which of the file's expressions it is: two of the same text may be about columns of other types."""
+        return f"{self.at.line}:{self.at.column}"
 
 
 Source: TypeAlias = Column | Constant | Expression
@@ -230,6 +241,10 @@ class TableMapping:
     priority: int = 100
     #: Whether a newer change may take the place of one that still waits.
     coalesce: bool = True
+    #: Whether the rows that are there when it is mapped become jobs, too.
+    deliver_existing: bool = True
+    #: Whether what one transaction changed for one patient is to be in the record at once, or not at all.
+    atomic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +260,8 @@ class RecordMapping:
     zone: int
     #: By their names; a table may have several.
     tables: Mapping[str, TableMapping]
+    #: Who commits contributions.
+    committer: str = ""
 
     def of(self, table: str) -> list[TableMapping]:
         """Those of a table."""

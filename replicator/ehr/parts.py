@@ -110,9 +110,7 @@ def _default(node: Node | None) -> str | None:
 
 
 def read_filter(written: Written, keys: Keys) -> Expression | None:
-    node = keys.get("filter")
-    text = written.words(node, keys.at("filter"))
-    return None if text is None or node is None else Expression(text, written.place(node))
+    return written.expression(keys.get("filter"), keys.at("filter"))
 
 
 def read_gone(written: Written, node: Node | None, path: str) -> Gone | None:

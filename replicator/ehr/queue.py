@@ -7,16 +7,16 @@ lane numbers become visible in their order, whoever appends: the writer, or an o
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from replicator import queries
 from replicator.database import Connection, rows
-from replicator.ehr.identity import joined
-from replicator.ehr.job import Job, Jobs
-from replicator.ehr.queue_inserted import Insertion, Line, insertion
+from replicator.ehr.identity import ChangeId
+from replicator.ehr.job import Job, Jobs, Operation
+from replicator.ehr.model import TableMapping
+from replicator.ehr.queue_added import Added, Waiting
+from replicator.ehr.queue_inserted import Insertion, insertion
 from replicator.wal.lsn import Lsn
 from replicator.wal.messages import Relation
 from replicator.wal.transactions import Change, Kind
@@ -25,80 +25,20 @@ if TYPE_CHECKING:
     from replicator.ehr.queue_found import Finder
 
 _q = queries.load("queue")
+_feed = queries.load("feed")
 
-#: So many are kept back in memory.
-_HELD = 20_000
-#: COPY text format: nothing, and what must be escaped in a value.
-NULL = r"\N"
-_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
-
-
-class Waiting:
-    """A lane, how many jobs are added to it, and how urgent they are."""
-
-    __slots__ = ("before", "id", "jobs", "name", "patient", "priority", "urgent_upto")
-
-    def __init__(self, name: str, patient: str | None, priority: int) -> None:
-        self.id, self.name, self.patient, self.priority = lane_id(name), name, patient, priority
-        self.jobs = self.urgent_upto = self.before = 0
-
-    def add(self, priority: int) -> int:
-        """One more; its place among them."""
-        self.jobs += 1
-        if priority <= self.priority:
-            self.priority, self.urgent_upto = priority, self.jobs
-        return self.jobs
-
-
-@lru_cache(maxsize=65_536)
-def lane_id(name: str) -> int:
-    """The number of a lane, which fits a bigint."""
-    return int.from_bytes(hashlib.sha1(name.encode(), usedforsecurity=False).digest()[:8], signed=True)
-
-
-class Lines:
-    """Jobs, as lines of COPY that lack their numbers, and the lanes they are for."""
-
-    def __init__(self) -> None:
-        self.lanes: dict[int, Waiting] = {}
-        self._of_patients: dict[str, Waiting] = {}
-        self._lines: list[tuple[Waiting, int, str]] = []
-
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def add(self, job: Job) -> None:
-        lane = self.lanes.get(lane_id(job.lane))
-        if lane is None:
-            lane = Waiting(job.lane, job.patient, job.priority)
-            self.lanes[lane.id] = lane
-        self._lines.append((lane, lane.add(job.priority), _tail(job)))
-
-    def add_line(self, line: Line, priority: int) -> None:
-        patient, tail = line
-        lane = self._of_patients.get(patient)
-        if lane is None:
-            name = joined(("patient", patient))
-            lane = self.lanes.setdefault(lane_id(name), Waiting(name, patient, priority))
-            self._of_patients[patient] = lane
-        self._lines.append((lane, lane.add(priority), tail))
-
-    def numbered(self) -> bytes:
-        """With each one's number in its lane, from what the lanes had before."""
-        return "".join([f"{lane.id}\t{lane.before + at}\t{tail}" for lane, at, tail in self._lines]).encode()
-
-    def counted(self, before: int) -> bytes:
-        """Numbered in the order in which they came, whatever their lanes."""
-        found = enumerate(self._lines, before + 1)
-        return "".join([f"{lane.id}\t{number}\t{tail}" for number, (lane, _, tail) in found]).encode()
+#: So much is kept back in memory: more than a batch of small transactions comes to.
+_HELD_BYTES = 32 << 20
+#: Looked up once: an Enum's member takes longer to find than a row to pass.
+_INSERT = Kind.INSERT
 
 
 class Known(NamedTuple):
     """What a change of a table may mean."""
 
+    relation: Relation
     is_concerned: bool
     insertion: Insertion | None
-    priority: int
 
 
 class Meanings:
@@ -106,95 +46,142 @@ class Meanings:
 
     def __init__(self, jobs: Jobs, finder: Finder | None = None) -> None:
         self.jobs, self.finder = jobs, finder
-        self._known: dict[object, Known] = {}
+        #: By oid.
+        self._known: dict[int, Known] = {}
 
     def of(self, relation: Relation) -> Known:
-        columns = tuple([column.name for column in relation.columns])
-        key = relation.namespace, relation.name, columns
-        if (known := self._known.get(key)) is None:
+        known = self._known.get(relation.oid)
+        if known is None or known.relation is not relation:
             name = f"{relation.namespace}.{relation.name}"
-            made = insertion(self.jobs.mapping, name, columns)
-            priority = self.jobs.mapping.of(name)[0].priority if made is not None else 0
+            made = insertion(self.jobs.mapping, name, relation.columns)
             is_concerned = self.jobs.concern(relation.namespace, relation.name)
-            known = self._known[key] = Known(is_concerned, made, priority)
+            known = self._known[relation.oid] = Known(relation, is_concerned, made)
         return known
+
+
+class Emptied(NamedTuple):
+    """All that was fed of a mapping has ended, or its parts have."""
+
+    table: TableMapping
+    operation: Operation
+    at: ChangeId
 
 
 class Feed:
     """The jobs of one storage transaction, made as its changes pass and appended when it is committed.
 
     Those of a large transaction do not stay in memory; they go into storage before, though into no lane yet.
+    So do all those of one with a TRUNCATE, whose jobs are made there: only storage knows what was fed.
     """
 
     def __init__(self, meanings: Meanings) -> None:
         self._meanings = meanings
         if meanings.finder is not None:
             meanings.finder.forget()
-        self._lines = Lines()
+        self._added = Added()
+        #: What stands before those.
+        self._before: list[Added | Emptied] = []
         self._arrived = 0
 
     @property
     def is_full(self) -> bool:
-        return len(self._lines) >= _HELD
+        return self._added.bytes >= _HELD_BYTES or bool(self._before)
 
     async def add(self, changes: Sequence[Change], commit_lsn: Lsn) -> None:
         """Whole changes of one transaction, in order."""
-        lines, meanings, at = self._lines, self._meanings, str(commit_lsn)
+        added, meanings = self._added, self._meanings
         if (finder := meanings.finder) is not None:
             await finder.learn(meanings.jobs, changes, commit_lsn)
         relation: Relation | None = None
-        known = Known(False, None, 0)
-        for change in changes:
+        is_concerned, write = False, None
+        after = iter(changes)
+        change = next(after, None)
+        while change is not None:
             if change.relation is not relation:
                 relation = change.relation
-                known = meanings.of(relation)
-            if not known.is_concerned:
-                continue
-            if change.kind is Kind.INSERT and known.insertion is not None and change.new is not None:
-                line = known.insertion(change.new, f"{at}\t{change.ordinal}")
-                if line is not None:
-                    lines.add_line(line, known.priority)
+                _, is_concerned, inserted = meanings.of(relation)
+                write = None if inserted is None else added.writer(inserted)
+            if write is not None and change.kind is _INSERT:
+                met, change = change, write(change, after, commit_lsn)
+                if change is not met:
                     continue
-            made: Iterable[Job] = meanings.jobs.of(change, commit_lsn)
-            for job in made if finder is None else finder.kept(meanings.jobs, made):
-                lines.add(job)
+            if is_concerned and change.kind is Kind.TRUNCATE:
+                truncated = ChangeId(commit_lsn, change.ordinal)
+                self._before += [
+                    added,
+                    *(Emptied(*each, truncated) for each in meanings.jobs.emptied(change)),
+                ]
+                added = self._added = Added()
+                relation = None
+            elif is_concerned:
+                made: Iterable[Job] = meanings.jobs.of(change, commit_lsn)
+                for job in made if finder is None else finder.kept(meanings.jobs, made):
+                    added.add(job)
+            change = next(after, None)
 
     async def spill(self, connection: Connection) -> None:
         """Let storage keep what is held, in its open transaction."""
-        lines, self._lines = self._lines, Lines()
-        async with connection.cursor().copy(_q.append_arrivals) as copy:
-            await copy.write(lines.counted(self._arrived))
-        self._arrived += len(lines)
+        held, self._before, self._added = [*self._before, self._added], [], Added()
+        for each in held:
+            if isinstance(each, Emptied):
+                self._arrived += await _arrive_emptied(connection, each, self._arrived)
+            elif each:
+                await _copy(connection, _q.append_arrivals, each.counted(self._arrived))
+                self._arrived += len(each)
 
     async def send(self, connection: Connection) -> None:
         """Append all of them, just before the commit."""
-        if not self._arrived:
-            lines, self._lines = self._lines, Lines()
-            await _append(connection, lines)
+        if not self._arrived and not self._before:
+            added, self._added = self._added, Added()
+            await _append(connection, added)
             return
         await self.spill(connection)
+        if not self._arrived:
+            return
         await connection.execute(_q.take_in)
         await connection.execute(_q.clear_arrivals)
         await connection.execute(_q.tell)
 
 
+async def _arrive_emptied(connection: Connection, emptied: Emptied, arrived: int) -> int:
+    table, operation, at = emptied
+    await connection.execute(_feed.is_emptied, {"mapping": table.name})
+    values = {
+        "mapping": table.name,
+        "table": table.table,
+        "template": table.template.id if table.template else None,
+        "operation": operation.value,
+        "lsn": str(at.commit_lsn),
+        "ordinal": at.ordinal,
+        "priority": table.priority,
+        "may_merge": table.coalesce,
+        "arrived": arrived,
+    }
+    return int((await rows(connection, _feed.arrive_emptied, **values))[0][0])
+
+
 async def append(connection: Connection, jobs: Iterable[Job]) -> None:
     """Add jobs in this order, inside the open transaction; last of all, for it holds their lanes."""
-    lines = Lines()
+    added = Added()
     for job in jobs:
-        lines.add(job)
-    await _append(connection, lines)
+        added.add(job)
+    await _append(connection, added)
 
 
-async def _append(connection: Connection, lines: Lines) -> None:
-    if not lines:
+async def _append(connection: Connection, added: Added) -> None:
+    if not added:
         return
-    for number, appended in await rows(connection, _q.extend_lanes, **_columns(lines.lanes)):
-        lane = lines.lanes[number]
-        lane.before = appended - lane.jobs
-    async with connection.cursor().copy(_q.append_jobs) as copy:
-        await copy.write(lines.numbered())
+    for number, appended in await rows(connection, _q.extend_lanes, **_columns(added.lanes)):
+        lane = added.lanes[number]
+        lane.before = appended - len(lane.jobs)
+    await _copy(connection, _q.append_jobs, added.numbered())
     await connection.execute(_q.tell)
+
+
+async def _copy(connection: Connection, query: bytes, blocks: Iterable[bytes]) -> None:
+    async with connection.cursor().copy(query) as copy:
+        for block in blocks:
+            await copy.write(block)
 
 
 def _columns(lanes: dict[int, Waiting]) -> dict[str, str]:
@@ -204,7 +191,7 @@ def _columns(lanes: dict[int, Waiting]) -> dict[str, str]:
         "ids": array_of([str(lane.id) for lane in found]),
         "names": array_of([quoted(lane.name) for lane in found]),
         "patients": array_of(["NULL" if lane.patient is None else quoted(lane.patient) for lane in found]),
-        "jobs": array_of([str(lane.jobs) for lane in found]),
+        "jobs": array_of([str(len(lane.jobs)) for lane in found]),
         "priorities": array_of([str(lane.priority) for lane in found]),
         "urgent": array_of([str(lane.urgent_upto) for lane in found]),
     }
@@ -218,22 +205,3 @@ def quoted(text: str) -> str:
     if "\\" in text or '"' in text:
         text = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{text}"'
-
-
-def _tail(job: Job) -> str:
-    """A job as a line of COPY, without its lane and its number there."""
-    # JSON has already escaped everything but the backslashes it did so with.
-    snapshot = NULL if job.snapshot is None else job.snapshot.decode().replace("\\", "\\\\")
-    change, may_merge = job.change, "t" if job.coalesce else "f"
-    return (
-        f"{_text(job.table)}\t{_text(job.mapping)}\t{_text(job.key)}\t{job.operation.value}\t{_text(job.patient)}\t"
-        f"{job.ehr or NULL}\t{job.composition or NULL}\t{_text(job.template)}\t"
-        f"{change.commit_lsn}\t{change.ordinal}\t{job.part}\t{snapshot}\t"
-        f"{job.priority}\t{may_merge}\t{_text(job.trouble)}\n"
-    )
-
-
-def _text(value: str | None) -> str:
-    if value is None:
-        return NULL
-    return value if value.isprintable() and "\\" not in value else value.translate(_ESCAPES)

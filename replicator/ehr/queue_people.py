@@ -12,7 +12,7 @@ from psycopg.rows import TupleRow
 from replicator import queries
 from replicator.database import Connection, rows
 from replicator.ehr.identity import joined
-from replicator.ehr.queue import lane_id
+from replicator.ehr.queue_added import lane_id
 from replicator.errors import ConfigError, ReplicatorError
 
 _q = queries.load("queue")
@@ -41,7 +41,7 @@ class JobId(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> JobId:
-        lane, point, seq = text.rpartition(".")
+        lane, point, seq = text.replace("\N{MINUS SIGN}", "-").rpartition(".")
         try:
             if point:
                 return cls(int(lane), int(seq))
@@ -131,23 +131,45 @@ async def show(connection: Connection, job: JobId) -> dict[str, Any]:
     return {"id": str(job), **found[0][0], "decided": audit}
 
 
-async def decide(connection: Connection, action: Action, chosen: Chosen, who: str, why: str) -> list[JobId]:
+class Decided(NamedTuple):
+    """What was decided, and what may have been too late."""
+
+    jobs: list[JobId]
+    #: Of those that were meant, the ones in a lane that a worker has, and who that is: one of them may be on
+    #: its way already.
+    taken: Mapping[JobId, str]
+
+
+async def decide(connection: Connection, action: Action, chosen: Chosen, who: str, why: str) -> Decided:
     """Do this with the jobs that are meant, and write down who has decided so; which ones they were."""
     async with connection.transaction():
         meant = [job.id for job in await find(connection, chosen) if job.state in STATES[action]]
         if not meant:
-            return []
+            return Decided([], {})
         pairs = {"lanes": [job.lane for job in meant], "seqs": [job.seq for job in meant]}
         lanes = {"lanes": sorted({job.lane for job in meant})}
         await connection.execute(_q.stop_lanes, lanes)
         if action == "replay":
-            changed = await _replay(connection, pairs)
+            changed, holders = await _replay(connection, pairs), dict[int, str]()
         else:
-            changed = await rows(connection, _CHANGES[action], **pairs, why=why)
+            found = await rows(connection, _q.interrupt, **lanes)
+            holders = {lane: holder for lane, holder, _ in found}
+            at_work = [lane for lane, _, is_held in found if is_held]
+            changed = await rows(connection, _CHANGES[action], **pairs, why=why, taken=at_work)
             await connection.execute(_q.park_lanes if action == "park" else _q.free_lanes, lanes)
         await _audit(connection, action, changed, who, why)
-        await connection.execute(_q.tell)
-        return [JobId(row[0], row[1]) for row in changed]
+        await connection.execute(_q.tell_taken if holders else _q.tell)
+        taken = {job: holders[job.lane] for job in meant if job.lane in holders}
+        return Decided([JobId(row[0], row[1]) for row in changed], taken)
+
+
+async def stood_for(connection: Connection, jobs: Sequence[JobId]) -> dict[JobId, list[JobId]]:
+    """By each of these jobs, those that were not delivered because it was to be delivered in their place."""
+    asked = {"lanes": [job.lane for job in jobs], "seqs": [job.seq for job in jobs]}
+    found: dict[JobId, list[JobId]] = {}
+    for lane, instead, seq in await rows(connection, _q.merged_into, **asked):
+        found.setdefault(JobId(lane, instead), []).append(JobId(lane, seq))
+    return found
 
 
 async def _replay(connection: Connection, pairs: dict[str, list[int]]) -> list[TupleRow]:

@@ -46,7 +46,9 @@ async def rebuild(
     known = {table.table for table in jobs.mapping.tables.values()}
     if unknown := [name for name in tables if name not in known]:
         raise ConfigError(f"{unknown[0]}: not a mapped table", f"There are {', '.join(sorted(known))}.")
-    at = await _position(source)
+    at = await position_before(source)
+    meant = [name for name, table in jobs.mapping.tables.items() if table.table in (tables or known)]
+    await storage.execute(_q.forget_mappings, {"mappings": meant})
     meanings, count = Meanings(jobs, finder), 0
     async with source.transaction():
         await source.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -65,7 +67,7 @@ async def rebuild(
     return count
 
 
-async def _position(source: Connection) -> Lsn:
+async def position_before(source: Connection) -> Lsn:
     """A position before which every commit is visible to whoever looks from now on."""
     ((lsn, newest),) = await rows(source, _q.position_and_newest)
     try:
@@ -93,7 +95,7 @@ async def _read(source: Connection, name: str, ordinal: int) -> AsyncIterator[li
         names, values = texts_of(found)
         if not values:
             break
-        columns = tuple(Column(column, 25, -1, False) for column in names)
+        columns = tuple(Column(column, found.ftype(at), -1, False) for at, column in enumerate(names))
         relation = Relation(0, schema, table, "f", columns)
         yield [
             Change(Kind.INSERT, relation, None, tuple(row), ordinal + number)

@@ -29,6 +29,13 @@ BASE_S: Final = 1.0
 CAP_S: Final = 300.0
 
 
+class Newer(NamedTuple):
+    """A change that the record holds, and that came after the job's; and whether that is a deletion."""
+
+    change: ChangeId
+    is_deletion: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """The record holds what it should."""
@@ -36,6 +43,8 @@ class Done:
     version: VersionUid | None = None
     #: Why nothing was written, if nothing was.
     note: str = ""
+    #: What that version is, where it is not of the job's own change.
+    newer: Newer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,8 @@ class Retry:
     after_s: float | None = None
     #: Whether the circuit is to hear of it.
     is_outage: bool = False
+    #: Whether it is the replicator that failed.
+    is_ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +164,18 @@ def _internal_error(tries: int, template_is_known: bool) -> Verdict:
     return Retry("the server had an internal error", look_first=True)
 
 
+def tired(end: Done | Retry | Hold | Park, tries: int, *, others_pass: bool) -> Done | Retry | Hold | Park:
+    """The same; or, if one job meets again and again what others do not meet, that a person has to look.
+
+    `others_pass`: the last of them that were tried came through, so it is not the server that refuses us.
+    """
+    is_its_own = isinstance(end, Hold) and end.scope == "server" and others_pass
+    is_its_own = is_its_own or (isinstance(end, Retry) and end.is_ours)
+    if is_its_own and not isinstance(end, Done | Park) and tries >= INTERNAL_ERRORS_MAX:
+        return Park(f"{end.reason}: each time, and others are delivered")
+    return end
+
+
 # What is there × what should be → what to do.
 
 
@@ -163,6 +186,8 @@ class Found(NamedTuple):
     is_deleted: bool
     #: By its feeder audit; None if somebody else wrote it, or a deletion, which says nothing of itself.
     change: ChangeId | None
+    #: What it says, as a digest.
+    content: str | None = None
 
 
 class Again(NamedTuple):
@@ -172,8 +197,13 @@ class Again(NamedTuple):
     preceding: VersionUid | None
 
 
-def settle(operation: Operation, ours: ChangeId, found: Found | None) -> Done | Again | Park:
-    """What is still to be done, now that one knows what is there. None: nothing was ever."""
+def settle(
+    operation: Operation, ours: ChangeId, found: Found | None, content: str | None = None
+) -> Done | Again | Park:
+    """What is still to be done, now that one knows what is there. None: nothing was ever.
+
+    `content` is what is to be created: where that is there, by an earlier change, it is not said again.
+    """
     if operation is Operation.DELETE:
         return _settle_deletion(ours, found)
     if found is None:
@@ -182,8 +212,12 @@ def settle(operation: Operation, ours: ChangeId, found: Found | None) -> Done | 
         return Again(operation if operation is Operation.MARK else Operation.UPDATE, found.version)
     if (other := _of_others(found)) is not None:
         return other
-    if found.change is not None and found.change >= ours:
-        return Done(found.version, "it was there" if found.change == ours else "a newer change was there")
+    if found.change == ours:
+        return Done(found.version, "it was there")
+    if found.change is not None and found.change > ours:
+        return overtaken_by(found.version, found.change)
+    if operation is Operation.CREATE and content is not None and found.content == content:
+        return Done(found.version, "it says so already")
     return Again(operation if operation is Operation.MARK else Operation.UPDATE, found.version)
 
 
@@ -193,8 +227,13 @@ def _settle_deletion(ours: ChangeId, found: Found | None) -> Done | Again | Park
     if (other := _of_others(found)) is not None:
         return other
     if found.change is not None and found.change > ours:
-        return Done(found.version, "a newer change was there")
+        return overtaken_by(found.version, found.change)
     return Again(Operation.DELETE, found.version)
+
+
+def overtaken_by(version: VersionUid, change: ChangeId, *, is_deletion: bool = False) -> Done:
+    """Nothing is to be done, for the record holds what came later."""
+    return Done(version, "a newer change was there", Newer(change, is_deletion))
 
 
 def _of_others(found: Found) -> Park | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
+from replicator.ehr.expressions import mismatch
 from replicator.ehr.leaves import Slot
-from replicator.ehr.model import Children, Column, Expression, Field, Place, RecordMapping, TableMapping
-from replicator.ehr.used import columns_of_field, used_columns
+from replicator.ehr.model import Children, Column, Place, RecordMapping, TableMapping
+from replicator.ehr.used import columns_of_field, expressions, used_columns
 from replicator.text.nodes import Problem, nearest
 
 #: `schema.table` → column → the oid of its type.
@@ -92,22 +93,13 @@ def check_types(slot: Slot, own: Mapping[str, int]) -> Iterator[tuple[Place, str
         yield source.at, f"this column's type cannot be read as a {slot.node.rm_type}"
 
 
-def expressions(table: TableMapping) -> list[tuple[Expression, bool]]:
-    """The table's expressions, and whether each is its filter. The caller compiles them, by their text."""
-    fields: list[Field] = [*table.fields, *table.marked]
-    fields += [field for group in table.groups for field in group.fields]
-    found = [(field.source, False) for field in fields if isinstance(field.source, Expression)]
-    return [*found, (table.filter, True)] if table.filter else found
-
-
-def check_expressions(
-    mapping: RecordMapping, table: TableMapping, compile_expression: Callable[[str, str, bool], object]
-) -> list[Problem]:
-    """Every expression that the caller cannot compile."""
-    problems = []
-    for expression, is_filter in expressions(table):
-        try:
-            compile_expression(table.table, expression.text, is_filter)
-        except ValueError as error:
-            problems.append(Problem(mapping.file, *expression.at, f"tables.{table.name}", str(error)))
-    return problems
+def check_expressions(mapping: RecordMapping, table: TableMapping, columns: Columns) -> list[Problem]:
+    """Every expression that no row could mean, by the types of its columns."""
+    key, own = f"tables.{table.name}", columns.get(table.table, {})
+    computed = [(table.filter, own)] if table.filter else []
+    computed += [(each, columns.get(of, {})) for of, each in expressions(table)]
+    return [
+        Problem(mapping.file, *expression.at, key, what)
+        for expression, oids in computed
+        if (what := mismatch(expression, oids)) is not None
+    ]

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from yaml import MappingNode, Node, ScalarNode, SequenceNode
 
+from replicator.ehr.expressions import Misread
+from replicator.ehr.expressions import parse as parse_expression
 from replicator.ehr.model import Column, Constant, Expression, Place, Source
 from replicator.text.nodes import Document, Entry, Problem, dotted, is_null, nearest, parse
 from replicator.text.words import boolean, whole
@@ -169,12 +171,23 @@ class Written:
         text = self.words(node, keys.at(given[0]))
         if text is None or node is None:
             return None
-        kinds: dict[str, type[Column] | type[Constant] | type[Expression]] = {
-            "column": Column,
-            "constant": Constant,
-            "expression": Expression,
-        }
-        return kinds[given[0]](text, self.place(node))
+        if given == ["expression"]:
+            return self.expression(node, keys.at("expression"))
+        return (Column if given == ["column"] else Constant)(text, self.place(node))
+
+    def expression(self, node: Node | None, path: str) -> Expression | None:
+        """What is computed of a row."""
+        if (text := self.words(node, path)) is None or node is None:
+            return None
+        try:
+            tree, named = parse_expression(text)
+        except Misread as error:
+            self.document.refuse(node, path, error.what, error.offset)
+            return None
+        columns: dict[str, Column] = {}
+        for name, offset in named:
+            columns.setdefault(name, Column(name, Place(*self.document.place_of(node, offset))))
+        return Expression(text, self.place(node), tree, tuple(columns.values()))
 
     def column_or(self, node: Node | None, path: str, more: Collection[str] = ()) -> Column | Constant | None:
         """A text, which stands for itself, or `{column: name}`."""

@@ -18,11 +18,15 @@ __all__ = ["ehrbase"]
 
 @pytest.fixture
 async def sandbox(database: Database) -> AsyncIterator[Sandbox]:
-    async with Sandbox(database.dsn) as sandbox:
+    async with Sandbox(database.owner_dsn) as sandbox:
         yield sandbox
 
 
-@pytest.fixture(params=["sandbox", pytest.param("ehrbase", marks=pytest.mark.ehrbase)])
+#: The first of these tests waits until the server is fetched and runs.
+REAL = pytest.param("ehrbase", marks=[pytest.mark.ehrbase, pytest.mark.timeout(600)])
+
+
+@pytest.fixture(params=["sandbox", REAL])
 def place(request: pytest.FixtureRequest, sandbox: Sandbox) -> Place:
     if request.param == "sandbox":
         return Place("sandbox", sandbox.url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from uuid import uuid4
 
+import orjson
 import pytest
 
 from replicator.ehr.client import (
@@ -235,13 +236,14 @@ async def test_unknown_paths_are_refused_and_named(client: Client, someone: Pati
     assert any("rte" in place for place in answer.places)
 
 
-async def test_an_unknown_template_is_a_refusal_in_canonical_and_an_internal_error_in_flat(
+async def test_an_unknown_template_is_never_taken_for_the_compositions_fault(
     client: Client, someone: Patient
 ) -> None:
     refused = await client.create(someone.ehr_id, canonical(template="no.such.template"))
     assert (refused.status, refused.refusal) == (422, Refusal.UNKNOWN_TEMPLATE)
+    # In FLAT it is an internal error to some releases, and a bad request to others.
     broken = await client.create(someone.ehr_id, Flat("no.such.template", flat().fields))
-    assert (broken.status, broken.refusal) == (500, Refusal.TROUBLE)
+    assert (broken.status, broken.refusal) in ((500, Refusal.TROUBLE), (400, Refusal.UNKNOWN_TEMPLATE))
 
 
 async def test_a_value_outside_its_range_is_refused_without_being_repeated(
@@ -256,6 +258,18 @@ async def test_a_composition_without_a_composer_is_malformed(client: Client, som
     fields = {name: value for name, value in canonical().fields.items() if name != "composer"}
     answer = await client.create(someone.ehr_id, Canonical(fields))
     assert (answer.status, answer.refusal) == (400, Refusal.MALFORMED)
+
+
+@pytest.mark.parametrize(("written", "instead"), [("at0004", "at0099"), ("DV_QUANTITY", "DV_COUNT")])
+async def test_what_stands_where_its_template_has_nothing_of_it_is_not_stored(
+    client: Client, someone: Patient, written: str, instead: str
+) -> None:
+    """EHRbase calls another type of value its own trouble."""
+    fields = orjson.loads(orjson.dumps(canonical().fields).replace(written.encode(), instead.encode()))
+    uid = someone.first(str(uuid4()))
+    answer = await client.create(someone.ehr_id, Canonical(fields), uid)
+    assert answer.refusal in (Refusal.INVALID, Refusal.MALFORMED, Refusal.TROUBLE)
+    assert (await client.composition(someone.ehr_id, uid.object_id)).status == 404
 
 
 # ── Contributions ────────────────────────────────────────────────────────────────────────────────

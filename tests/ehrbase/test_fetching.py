@@ -13,20 +13,44 @@ from tests.fixtures import ehrbase
 from tests.fixtures.servers import new_server
 
 
-def test_a_jar_that_is_in_the_cache_is_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    _, artifact, version = ehrbase.COORDINATES.split(":")
-    jar = tmp_path / f"{artifact}-{version}.jar"
-    jar.touch()
-    assert ehrbase.fetch(tmp_path) == jar
-
-
-def test_without_maven_and_without_a_jar_the_reason_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", "")
+def test_without_maven_and_without_its_modules_the_reason_is_said(tmp_path: Path) -> None:
     with pytest.raises(ehrbase.Absent, match="there is no mvn"):
-        ehrbase.fetch(tmp_path)
+        ehrbase.fetched({"XDG_CACHE_HOME": str(tmp_path), "PATH": ""})
+
+
+def a_program(folder: Path, name: str, script: str) -> str:
+    """One that is found by PATH; its folder."""
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+    return str(folder)
+
+
+def test_what_maven_fetched_is_fetched_once_and_whole(tmp_path: Path) -> None:
+    maven = a_program(tmp_path, "mvn", "[ -f pom.xml ] && [ -f Started.java ] && /bin/mkdir lib")
+    environ = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    place = ehrbase.fetched({**environ, "PATH": maven})
+    assert (place / "lib").is_dir()
+    assert ehrbase.fetched({**environ, "PATH": ""}) == place
+    assert [path.name for path in place.parent.iterdir()] == [place.name]
+
+
+def test_what_maven_could_not_fetch_is_not_left_by_halves(tmp_path: Path) -> None:
+    maven = a_program(tmp_path, "mvn", "echo '[ERROR] Could not find artifact a:b:1'; exit 1")
+    with pytest.raises(ehrbase.Absent, match="could not fetch its modules: Could not find artifact a:b:1"):
+        ehrbase.fetched({"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": maven})
+    assert list((tmp_path / "cache" / "replicator-tests").iterdir()) == []
+
+
+def test_a_java_that_is_too_old_is_passed_over(tmp_path: Path) -> None:
+    bins = {}
+    for version in ("17.0.15", "22", "21.0.8"):
+        bins[version] = tmp_path / version / "bin"
+        bins[version].mkdir(parents=True)
+        a_program(bins[version], "java", f"echo 'openjdk version \"{version}\" 2026-01-01' >&2")
+    old, other, new = (str(folder) for folder in bins.values())
+    home = str(tmp_path / "17.0.15")
+    assert ehrbase._java({"JAVA_HOME": home, "PATH": new}) == Path(new) / "java"
+    assert ehrbase._java({"JAVA_HOME": home, "PATH": f"{other}:{old}"}) == Path(other) / "java"
 
 
 def test_mavens_reason_is_told_without_whom_it_asked() -> None:

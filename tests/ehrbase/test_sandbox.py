@@ -8,11 +8,13 @@ from uuid import uuid4
 
 import aiohttp
 import orjson
+import psycopg
 import pytest
 
 from replicator.ehr.client import Answer, Basic, Client, Fault, Flat, Limits, Refusal, Unreached
 from replicator.ehr.client.bodies import Body
 from replicator.ehr.sandbox import Sandbox
+from replicator.ehr.sandbox.store import Stores
 from tests.ehrbase.records import Patient, flat, patient
 from tests.fixtures.postgres import Database
 from tests.fixtures.signals import Signals
@@ -33,8 +35,8 @@ async def someone(client: Client) -> Patient:
 
 
 async def test_it_says_that_it_is_a_sandbox(database: Database, signals: Signals) -> None:
-    async with Sandbox(database.dsn) as sandbox, aiohttp.ClientSession() as session:
-        started = await signals.wait("sandbox_started")
+    async with Sandbox(database.owner_dsn) as sandbox, aiohttp.ClientSession() as session:
+        started = await signals.wait("sandbox started")
         assert "not a record system" in str(started["what"])
         for url in (sandbox.root, f"{sandbox.url}/definition/template/adl1.4"):
             async with session.get(url) as response:
@@ -44,16 +46,37 @@ async def test_it_says_that_it_is_a_sandbox(database: Database, signals: Signals
 
 
 async def test_what_it_holds_is_there_when_it_starts_again(database: Database) -> None:
-    async with Sandbox(database.dsn) as sandbox, Client(sandbox.url) as client:
+    async with Sandbox(database.owner_dsn) as sandbox, Client(sandbox.url) as client:
         someone = await patient(client, str(uuid4()))
         uid = someone.first(str(uuid4()))
         assert (await client.create(someone.ehr_id, flat(), uid)).ok
-    async with Sandbox(database.dsn) as sandbox, Client(sandbox.url) as client:
+    async with Sandbox(database.owner_dsn) as sandbox, Client(sandbox.url) as client:
         assert (await client.composition(someone.ehr_id, uid)).version == uid
 
 
+async def test_connections_that_are_gone_fail_one_and_not_each(database: Database) -> None:
+    stores = Stores(database.owner_dsn)
+    await stores.open()
+    try:
+        async with stores.transaction(), stores.transaction(), stores.transaction():
+            pass
+        ended = database.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            " WHERE application_name = 'replicator sandbox'"
+        )
+        assert len(ended) >= 3
+        with pytest.raises(psycopg.OperationalError):
+            async with stores.transaction():
+                pass
+        for _ in range(3):
+            async with stores.transaction():
+                pass
+    finally:
+        await stores.close()
+
+
 async def test_its_statements_leave_the_replicators_own_alone(database: Database) -> None:
-    async with Sandbox(database.dsn):
+    async with Sandbox(database.owner_dsn):
         schemas = database.execute(
             "SELECT DISTINCT table_schema FROM information_schema.tables WHERE table_name = 'ehrs'"
         )
@@ -61,12 +84,27 @@ async def test_its_statements_leave_the_replicators_own_alone(database: Database
 
 
 async def test_without_credentials_it_lets_nobody_in_if_it_has_some(database: Database) -> None:
-    async with Sandbox(database.dsn, credentials=("worker", "secret")) as sandbox:
+    async with Sandbox(database.owner_dsn, credentials=("worker", "secret")) as sandbox:
         async with Client(sandbox.url) as stranger:
             refused = await stranger.ehr(str(uuid4()))
             assert (refused.status, refused.refusal) == (401, Refusal.UNAUTHORISED)
         async with Client(sandbox.url, auth=Basic("worker", "secret")) as client:
             assert (await client.ehr(str(uuid4()))).status == 404
+
+
+async def test_one_that_goes_in_the_midst_of_a_request_is_no_error(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Sandbox(database.owner_dsn) as sandbox:
+        port = int(sandbox.root.rpartition(":")[2])
+        reading, writing = await asyncio.open_connection("127.0.0.1", port)
+        path = f"{sandbox.url.removeprefix(sandbox.root)}/query/aql"
+        said = ["Host: x", "Content-Type: application/json", "Content-Length: 9", "Expect: 100-continue"]
+        writing.write("\r\n".join([f"POST {path} HTTP/1.1", *said, "", ""]).encode())
+        assert (await reading.readline()).startswith(b"HTTP/1.1 100"), "it waits for the rest"
+        writing.close()
+        await writing.wait_closed()
+    assert [one.getMessage() for one in caplog.records if one.levelname == "ERROR"] == []
 
 
 async def test_it_takes_a_web_template_itself(client: Client, sandbox: Sandbox, someone: Patient) -> None:

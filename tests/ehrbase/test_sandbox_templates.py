@@ -56,7 +56,21 @@ def test_siblings_of_one_name_are_numbered_from_the_second_on() -> None:
 def test_what_the_reference_model_demands_has_nodes() -> None:
     assert {"category", "language", "territory", "composer", "context"} <= {c["id"] for c in TREE["children"]}
     assert {"language", "encoding", "subject"} <= {child["id"] for child in node("pulse")["children"]}
-    assert [child["id"] for child in node("context")["children"]] == ["start_time", "setting"]
+
+
+def test_a_context_is_in_the_tree_and_marked_only_where_its_template_has_one() -> None:
+    own = (
+        b"<rm_attribute_name>context</rm_attribute_name><children><rm_type_name>EVENT_CONTEXT</rm_type_name>"
+    )
+    end = b"<occurrences><lower>1</lower><upper>1</upper></occurrences></children></attributes>"
+    said = web_template_of(OPT.replace(b"<definition>", b"<definition><attributes>" + own + end, 1))["tree"]
+    for tree, least, marked in ((said, 1, True), (TREE, 0, False)):
+        context = node("context", tree=tree)
+        assert context["min"] == least
+        parts = [(child["id"], child["inContext"]) for child in context["children"]]
+        assert parts == [("start_time", marked), ("setting", marked)]
+        path = "pulse_encounter/context/start_time"
+        assert unknown_paths({path: 1, "ctx/time": 1}, tree) == ([] if marked else [path])
 
 
 def test_a_web_template_of_the_sandbox_is_one_that_mappings_are_bound_to() -> None:
@@ -111,7 +125,6 @@ def test_what_is_no_template_is_refused_as_a_bad_request(opt: bytes) -> None:
         "ctx/language",
         "pulse_encounter/_uid",
         "pulse_encounter/_feeder_audit/originating_system_item_id:0|id",
-        "pulse_encounter/context/start_time",
         "pulse_encounter/category|code",
         "pulse_encounter/pulse/language|code",
         "pulse_encounter/pulse:0/any_event:3/time",

@@ -51,6 +51,8 @@ class Refusal(StrEnum):
 _KINDS: tuple[tuple[int, str, Refusal], ...] = (
     (400, r"could not consume parts", Refusal.UNKNOWN_PATHS),
     (400, r"if-match|uuid string too (large|long)", Refusal.IF_MATCH_FORM),
+    # Within a contribution: alone it is a 422.
+    (400, r"template with template_id|could not retrieve template", Refusal.UNKNOWN_TEMPLATE),
     (400, "", Refusal.MALFORMED),
     (401, "", Refusal.UNAUTHORISED),
     (403, "", Refusal.UNAUTHORISED),

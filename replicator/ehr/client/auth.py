@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import quote
@@ -124,3 +125,22 @@ def _token_in(content: bytes) -> tuple[str | None, float]:
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
         return None, 0.0
     return (token, lifetime_s) if isinstance(token, str) and token.isprintable() else (None, 0.0)
+
+
+def auth_from(given: Mapping[str, str]) -> Auth:
+    """How to log in, by the names that the configuration has for it."""
+    match dict(given):
+        case {"user": user, "password": password, **rest} if not rest:
+            return Basic(user, password)
+        case {"token": token, **rest} if not rest:
+            return Bearer(token)
+        case {"token_url": url, "client_id": client_id, "client_secret": secret, **rest} if set(rest) <= {
+            "scope"
+        }:
+            return ClientCredentials(url, client_id, secret, scope=rest.get("scope", ""))
+        case {**rest} if not rest:
+            return Anonymous()
+    raise ConfigError(
+        f"ehr.auth: cannot log in with {', '.join(sorted(given))}",
+        "Give user and password; or token; or token_url, client_id, client_secret and perhaps scope.",
+    )

@@ -27,10 +27,11 @@ _WEB_TEMPLATE: Final = "application/openehr.wt+json"
 
 #: The compositions of one EHR that say of themselves which row of which source's table they came from.
 #: By its key alone a row could be one of another table.
+#: Of the audit EHRbase compares the items' parts and no others, and each part with any item's: what it finds
+#: is looked at once more (`_is_of`).
 _BY_SOURCE: Final = """
-SELECT c/uid/value FROM EHR e CONTAINS COMPOSITION c
+SELECT c/uid/value, c/feeder_audit FROM EHR e CONTAINS COMPOSITION c
 WHERE e/ehr_id/value = $ehr_id
-  AND c/feeder_audit/originating_system_audit/system_id = $system
   AND c/feeder_audit/originating_system_item_ids/type = $type
   AND c/feeder_audit/originating_system_item_ids/id = $item
 """
@@ -154,6 +155,11 @@ class Client(Exchange):
         listed = answer.body if isinstance(answer.body, list) else []
         return tuple(str(one["template_id"]) for one in listed if isinstance(one, dict))
 
+    async def operational_template(self, template_id: str) -> Answer:
+        """A template as it was uploaded, in XML: the answer's body is text."""
+        path = ("definition", "template", "adl1.4", template_id)
+        return await self.ask("read template", "GET", *path, headers={"Accept": "application/xml"})
+
     async def web_template(self, template_id: str) -> Answer:
         """A template as the tree that FLAT paths walk."""
         path = ("definition", "template", "adl1.4", template_id)
@@ -173,11 +179,11 @@ class Client(Exchange):
         self, ehr_id: str, system: str, table: str, key: str
     ) -> tuple[VersionUid, ...] | Answer:
         """The compositions of an EHR that this row of this source became. An Answer is a refusal."""
-        parameters = {"ehr_id": ehr_id, "system": system, "type": table, "item": key}
-        answer = await self.query(_BY_SOURCE, parameters)
+        answer = await self.query(_BY_SOURCE, {"ehr_id": ehr_id, "type": table, "item": key})
         if not answer.ok:
             return answer
-        found = [version_in(str(row[0])) for row in _fields(answer, "rows")]
+        rows = [row for row in _fields(answer, "rows") if _is_of(row[1], system, table, key)]
+        found = [version_in(str(row[0])) for row in rows]
         return tuple(version for version in found if version is not None)
 
     # ── How ──────────────────────────────────────────────────────────────────────────────────────
@@ -233,6 +239,16 @@ def _fields(answer: Answer, name: str) -> list[Any]:
     if not isinstance(found, list):
         raise _not_understood(f"a list of {name}")
     return found
+
+
+def _is_of(audit: Any, system: str, table: str, key: str) -> bool:
+    """Whether a feeder audit names this row of this source."""
+    audit = audit if isinstance(audit, dict) else {}
+    origin, items = audit.get("originating_system_audit"), audit.get("originating_system_item_ids")
+    if not isinstance(origin, dict) or not isinstance(items, list):
+        return False
+    named = [(item.get("type"), item.get("id")) for item in items if isinstance(item, dict)]
+    return origin.get("system_id") == system and (table, key) in named
 
 
 def _history(answer: Answer) -> list[Any]:

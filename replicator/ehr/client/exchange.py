@@ -20,6 +20,7 @@ from replicator.ehr.client.answers import Answer, answer_from
 from replicator.ehr.client.auth import Anonymous, Auth
 from replicator.ehr.client.bodies import Body
 from replicator.ehr.client.faults import Fault, Unreached, fault_of
+from replicator.ehr.client.turns import Turns
 from replicator.errors import ConfigError
 from replicator.marks import mark
 
@@ -45,16 +46,19 @@ class Exchange:
         auth: Auth | None = None,
         limits: Limits | None = None,
         tls: ssl.SSLContext | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self._base = _checked(base)
         self._auth = auth or Anonymous()
         self._limits = limits or Limits()
         self._tls = tls
+        self._turns = turns or Turns()
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         counts = aiohttp.TraceConfig()
         counts.on_request_headers_sent.append(_count)
+        counts.on_request_chunk_sent.append(_sent)
         limits = self._limits
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=limits.connections, ssl=self._tls or True),
@@ -87,7 +91,7 @@ class Exchange:
         # What is refused for its token was not obeyed, so it may be repeated.
         if answer.status == 401 and self._auth.refused():
             answer = await self._send(call, method, path, body, query or {}, headers or {})
-        mark("ehr_answered", call=call, status=answer.status)
+        mark("ehr answered", call=call, status=answer.status)
         return answer
 
     async def _send(
@@ -101,6 +105,7 @@ class Exchange:
     ) -> Answer:
         session = self._session
         assert session is not None, "used as a context"
+        await self._turns.wait()
         authorization = await self._auth.header(session, asyncio.get_running_loop().time())
         asked = {"Accept": "application/json", **headers}
         if authorization is not None:
@@ -154,3 +159,9 @@ def _checked(base: str) -> str:
 async def _count(session: aiohttp.ClientSession, context: SimpleNamespace, params: Any) -> None:
     if context.trace_request_ctx is not None:
         context.trace_request_ctx.sends += 1
+        mark("ehr sent")
+
+
+async def _sent(session: aiohttp.ClientSession, context: SimpleNamespace, params: Any) -> None:
+    """A body is on its way, too."""
+    mark("ehr sent")

@@ -28,7 +28,7 @@ _SENT = frozenset({Fault.SILENT, Fault.LOST, Fault.GARBLED, Fault.TOO_LARGE})
 _HINTS = {
     Fault.DNS: "Check the host in ehr.url.",
     Fault.REFUSED: "Is the record system running, and is the port in ehr.url right?",
-    Fault.TLS: "Give the certificate authority that signed the record system's certificate.",
+    Fault.TLS: "Name the file of who signed the record system's certificate as ehr.ca_file.",
     Fault.NO_CONNECTION: "Is the record system reachable from here? Is a firewall between?",
 }
 

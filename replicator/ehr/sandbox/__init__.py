@@ -11,6 +11,7 @@ anybody's record: it says so in every response, at `/`, and when it starts.
     changes     the versions there are × what is asked for → the next version, or a refusal
     drafts      a body → what it would store
     paths       FLAT paths × web template → what does not fit
+    guess       a mapping → web templates that fit it, where there are no others
     opt         an operational template → its web template
     aql         the few queries it understands
     refusals    what it says when it does not

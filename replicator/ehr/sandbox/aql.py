@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from replicator.ehr.sandbox.changes import Version
+from replicator.ehr.sandbox.drafts import audit_in
 from replicator.ehr.sandbox.refusals import Refused
 
 _QUERY = re.compile(
@@ -25,14 +26,13 @@ _QUERY = re.compile(
 )
 _EQUALITY = re.compile(r"(?P<path>[\w/]+)\s*=\s*(?P<value>\$\w+|'[^']*')")
 _COLUMN = re.compile(r"(?P<path>[\w/]+)(?:\s+AS\s+(?P<name>\w+))?", re.IGNORECASE)
-_ORIGIN = "feeder_audit/originating_system_audit/"
 
-#: What is asked of a version, and the server's name of itself → every value it has there.
-_PATHS: dict[str, Callable[[Version, str], Sequence[str | None]]] = {
+#: What is asked of a version, and the server's name of itself → every value it has there. Of the audit
+#: EHRbase gives the whole, and compares the items' parts; where it is from, and of which change, it does not.
+_PATHS: dict[str, Callable[[Version, str], Sequence[Any]]] = {
     "uid/value": lambda version, system: [str(version.uid(system))],
     "archetype_details/template_id/value": lambda version, system: [version.template_id],
-    f"{_ORIGIN}system_id": lambda version, system: [version.source_system],
-    f"{_ORIGIN}version_id": lambda version, system: [version.source_version],
+    "feeder_audit": lambda version, system: [audit_in(version.form, version.body or {})],
     "feeder_audit/originating_system_item_ids/id": lambda version, system: (
         list(version.source_items) or [None]
     ),
@@ -63,7 +63,7 @@ class Query:
     offset: int
     limit: int | None
 
-    def rows(self, versions: Sequence[Version], system: str) -> list[list[str | None]]:
+    def rows(self, versions: Sequence[Version], system: str) -> list[list[Any]]:
         """Those of the EHR's latest versions that fit, in the order of `versions`."""
         fits = [
             version

@@ -25,6 +25,7 @@ from replicator.ehr.sandbox.ehrs import refuse_if_not_modifiable
 from replicator.ehr.sandbox.paths import invalid_values, unknown_paths
 from replicator.ehr.sandbox.refusals import GENERIC, Refused, no_such_composition, uuid_of
 from replicator.ehr.sandbox.reply import Reply, Room, moment, stored
+from replicator.ehr.sandbox.structure import misplaced, shape_of
 
 
 async def create(room: Room, request: Request) -> Reply:
@@ -96,6 +97,9 @@ async def checked(room: Room, draft: Draft) -> Draft:
         if draft.form == "flat":
             raise Refused(500, GENERIC)
         raise Refused(422, f"Template with template_id '{draft.template_id}' does not exist")
+    if draft.form == "canonical" and found[0] is not None:
+        if wrong := misplaced(draft.body, shape_of(found[0])):
+            raise Refused(422, ", ".join(wrong))
     if draft.form == "flat":
         tree = found[1]["tree"]
         if unknown := unknown_paths(draft.body, tree):

@@ -107,25 +107,32 @@ def flat_items(body: dict[str, Any]) -> list[dict[str, str]]:
     return [items[index] for index in sorted(items)]
 
 
+def audit_in(form: Form, body: dict[str, Any]) -> Any:
+    """The feeder audit of a stored composition in canonical form; None where it has none."""
+    if form == "canonical":
+        return body.get("feeder_audit")
+    above = f"{root_of(body)}/{_AUDIT}"
+    named = {name: body[above + name] for name in ("system_id", "version_id") if above + name in body}
+    if not named:
+        return None
+    items = [{"_type": "DV_IDENTIFIER", **item} for item in flat_items(body)]
+    origin = {"_type": "FEEDER_AUDIT_DETAILS", **named}
+    return {
+        "_type": "FEEDER_AUDIT",
+        "originating_system_item_ids": items,
+        "originating_system_audit": origin,
+    }
+
+
 def skeleton(draft: Draft, uid: str) -> dict[str, Any]:
     """What the sandbox can tell of a FLAT composition in canonical form: what it is, and where it is from."""
-    audit = {
-        "_type": "FEEDER_AUDIT",
-        "originating_system_item_ids": [
-            {"_type": "DV_IDENTIFIER", **item} for item in flat_items(draft.body)
-        ],
-        "originating_system_audit": {
-            "_type": "FEEDER_AUDIT_DETAILS",
-            "system_id": draft.source_system,
-            "version_id": draft.source_version,
-        },
-    }
+    audit = audit_in(draft.form, draft.body)
     return {
         "_type": "COMPOSITION",
         "name": {"_type": "DV_TEXT", "value": root_of(draft.body)},
         "uid": {"_type": "OBJECT_VERSION_ID", "value": uid},
         "archetype_details": {"template_id": {"value": draft.template_id}},
-        **({"feeder_audit": audit} if draft.source_system else {}),
+        **({"feeder_audit": audit} if audit else {}),
     }
 
 

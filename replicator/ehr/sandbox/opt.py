@@ -66,7 +66,7 @@ def web_template_of(opt: bytes) -> dict[str, Any]:
         "version": "2.3",
         "defaultLanguage": language,
         "languages": [language],
-        "tree": _nodes(definition, _Scope(), sole_event=False)[0],
+        "tree": _nodes(definition, _Scope(), "", sole_event=False)[0],
     }
 
 
@@ -85,24 +85,24 @@ def _root(opt: bytes) -> Element:
         raise Refused(400, "Invalid template input content") from None
 
 
-def _nodes(element: Element, scope: _Scope, *, sole_event: bool) -> list[dict[str, Any]]:
-    """The node of a constraint, or its children where it has none of its own."""
+def _nodes(element: Element, scope: _Scope, path: str, *, sole_event: bool) -> list[dict[str, Any]]:
+    """The node of a constraint, or its children where it has none of its own; `path` is the archetype's."""
     rm_type = _text(element, "rm_type_name") or ""
     if element.find(f"{_NS}archetype_id") is not None:
         scope = _Scope(_terms(element))
     if rm_type == "ELEMENT":
-        return [_element(element, scope)]
+        return [_element(element, scope, path)]
     if rm_type.startswith(_VALUES) or element.get(_XSI_TYPE) == "ARCHETYPE_SLOT":
         return []
-    children = _children(element, scope) + _own(rm_type)
+    children = _children(element, scope, path) + own_nodes(rm_type, path)
     if rm_type == "COMPOSITION" and not any(child["id"] == "context" for child in children):
-        children.append(_attribute("context", "EVENT_CONTEXT") | {"children": _own("EVENT_CONTEXT")})
+        children.append(_unsaid_context())
     if rm_type in _STRUCTURES or (rm_type in _EVENTS and sole_event):
         return children
-    return [_node(element, scope, rm_type, {"children": children})]
+    return [_node(element, scope, rm_type, path, {"children": children})]
 
 
-def _own(rm_type: str) -> list[dict[str, Any]]:
+def own_nodes(rm_type: str, path: str = "") -> list[dict[str, Any]]:
     """The nodes that every node of a type has."""
     names: tuple[tuple[str, str], ...]
     if rm_type in _ENTRIES:
@@ -111,14 +111,22 @@ def _own(rm_type: str) -> list[dict[str, Any]]:
         names = _OF_EVENT
     else:
         names = {"COMPOSITION": _OF_COMPOSITION, "EVENT_CONTEXT": _OF_CONTEXT}.get(rm_type, ())
-    return [_attribute(name, attribute_type) for name, attribute_type in names]
+    return [_attribute(name, attribute_type, path) for name, attribute_type in names]
 
 
-def _attribute(name: str, rm_type: str) -> dict[str, Any]:
-    return {"id": name, "name": name, "rmType": rm_type, "min": 1, "max": 1, "inContext": True}
+def _attribute(name: str, rm_type: str, path: str) -> dict[str, Any]:
+    head = {"id": name, "name": name, "rmType": rm_type, "min": 1, "max": 1, "inContext": True}
+    return {**head, "aqlPath": f"{path}/{name}"}
 
 
-def _children(element: Element, scope: _Scope) -> list[dict[str, Any]]:
+def _unsaid_context() -> dict[str, Any]:
+    """What a web template tells where the operational template tells nothing: optional, and not marked."""
+    below = [{**node, "inContext": False} for node in own_nodes("EVENT_CONTEXT", "/context")]
+    context = _attribute("context", "EVENT_CONTEXT", "")
+    return {**context, "min": 0, "inContext": False, "children": below}
+
+
+def _children(element: Element, scope: _Scope, path: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for attribute in element.findall(f"{_NS}attributes"):
         name = _text(attribute, "rm_attribute_name")
@@ -129,7 +137,9 @@ def _children(element: Element, scope: _Scope) -> list[dict[str, Any]]:
             constraints = constraints[:1]  # its alternatives are one node
         sole = name == "events" and len(constraints) == 1 and _occurs(constraints[0])[1] == 1
         for constraint in constraints:
-            found += _nodes(constraint, scope, sole_event=sole)
+            id = _text(constraint, "archetype_id/value") or _text(constraint, "node_id")
+            below = f"{path}/{name}[{id}]" if id else f"{path}/{name}"
+            found += _nodes(constraint, scope, below, sole_event=sole)
     return _numbered(found)
 
 
@@ -142,7 +152,7 @@ def _numbered(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return nodes
 
 
-def _element(element: Element, scope: _Scope) -> dict[str, Any]:
+def _element(element: Element, scope: _Scope, path: str) -> dict[str, Any]:
     values: list[Element] = []
     for attribute in element.findall(f"{_NS}attributes"):
         if _text(attribute, "rm_attribute_name") == "value":
@@ -151,21 +161,27 @@ def _element(element: Element, scope: _Scope) -> dict[str, Any]:
     # Coded or free text is one node.
     merged = [rm_type for rm_type in types if not (rm_type == "DV_TEXT" and "DV_CODED_TEXT" in types)]
     if len(merged) == 1:
-        return _node(element, scope, merged[0], _inputs(values[0]))
+        return _node(element, scope, merged[0], f"{path}/value", _inputs(values[0]))
     choices = [
-        {"id": f"{rm_type.removeprefix('DV_').lower()}_value", "rmType": rm_type, "min": 0, "max": 1}
+        {
+            "id": f"{rm_type.removeprefix('DV_').lower()}_value",
+            "rmType": rm_type,
+            "min": 0,
+            "max": 1,
+            "aqlPath": f"{path}/value",
+        }
         for rm_type in merged
     ]
-    return _node(element, scope, "ELEMENT", {"children": choices})
+    return _node(element, scope, "ELEMENT", path, {"children": choices})
 
 
-def _node(element: Element, scope: _Scope, rm_type: str, more: dict[str, Any]) -> dict[str, Any]:
+def _node(element: Element, scope: _Scope, rm_type: str, path: str, more: dict[str, Any]) -> dict[str, Any]:
     code = _text(element, "node_id") or ""
     name = _UNNAMED.get(rm_type) or scope.terms.get(code, code)
     least, most = _occurs(element)
     archetype = _text(element, "archetype_id/value")
     head = {"id": node_id(name), "name": name, "localizedName": name, "rmType": rm_type}
-    return {**head, "nodeId": archetype or code, "min": least, "max": most, **more}
+    return {**head, "nodeId": archetype or code, "aqlPath": path, "min": least, "max": most, **more}
 
 
 def _inputs(value: Element) -> dict[str, Any]:

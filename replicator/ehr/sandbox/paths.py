@@ -49,8 +49,16 @@ def _leads(path: str, tree: dict[str, Any]) -> bool:
         child = _child(node, name)
         if child is None:
             return _is_attribute(node, name)
+        if _is_unsaid(child):
+            return False
         node = child
     return True
+
+
+def _is_unsaid(node: dict[str, Any]) -> bool:
+    """A context that is in the tree although its template has none: it is said by `ctx/…` alone."""
+    began = _child(node, "start_time") if node["rmType"] == "EVENT_CONTEXT" else None
+    return began is not None and not began.get("inContext")
 
 
 def _child(node: dict[str, Any], name: str) -> dict[str, Any] | None:

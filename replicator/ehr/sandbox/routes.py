@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import psycopg
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -72,6 +72,9 @@ class _Answering:
             except psycopg.errors.UniqueViolation:
                 # Somebody was quicker with the same uid, in another EHR: EHRbase has no better word for it.
                 reply = Reply(500, Refused(500, GENERIC).body)
+            except ClientDisconnect:
+                # Whoever asked has gone before the end of what it said, as one that is killed does.
+                return Response(status_code=400)
             return _response(reply)
 
         return Route(BASE + path, endpoint, methods=[method])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
@@ -68,7 +68,7 @@ class Sandbox:
         self.system = system
         self.trouble = Trouble()
         self._stores = Stores(dsn)
-        self._port = port
+        self._port, self._clock = port, clock
         self._application = application(self._stores, system, clock, self.trouble, credentials)
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -82,6 +82,12 @@ class Sandbox:
         """The root of its API, as a client wants it."""
         return f"{self.root}{BASE}"
 
+    async def add_templates(self, web_templates: Iterable[dict[str, Any]]) -> None:
+        """Have these, too, as if they had been uploaded."""
+        async with self._stores.transaction() as store:
+            for each in web_templates:
+                await store.add_template(None, each, self._clock())
+
     async def __aenter__(self) -> Self:
         await self._stores.open()
         try:
@@ -89,7 +95,7 @@ class Sandbox:
         except BaseException:
             await self._stores.close()
             raise
-        mark("sandbox_started", level=logging.INFO, url=self.url, what="a sandbox, not a record system")
+        mark("sandbox started", level=logging.INFO, url=self.url, what="a sandbox, not a record system")
         return self
 
     async def __aexit__(

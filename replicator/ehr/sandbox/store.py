@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
+import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
@@ -158,5 +159,9 @@ class Stores:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Store]:
         """All of what is done within, or none of it."""
-        async with self._pool.connection() as connection, connection.transaction():
-            yield Store(connection)
+        try:
+            async with self._pool.connection() as connection, connection.transaction():
+                yield Store(connection)
+        except psycopg.OperationalError:
+            await self._pool.check()  # where one is gone the others may be: not each is to fail somebody
+            raise

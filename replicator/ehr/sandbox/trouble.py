@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from replicator.ehr.sandbox.refusals import GENERIC, Refused
 from replicator.marks import mark
 
-Kind = Literal["429", "500", "502", "503", "504", "silent", "silent after", "drop", "drop after"]
+Kind = Literal["403", "429", "500", "502", "503", "504", "silent", "silent after", "drop", "drop after"]
 #: Requests about the sandbox itself never fail to order.
 _OWN = "/sandbox/"
 
@@ -62,7 +62,7 @@ class Trouble:
             if kind is None:
                 await app(scope, receive, send)
                 return
-            mark("sandbox_trouble", kind=kind, method=scope["method"])
+            mark("sandbox trouble", kind=kind, method=scope["method"])
             await _fail(kind, app, scope, receive, send)
 
         return layer

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from replicator.ehr.bind import Plan, bind
+from replicator.ehr.columns import Catalogue, computed
 from replicator.ehr.mapping import parse_mapping
 from replicator.ehr.model import Formula, RecordMapping, Row
+from replicator.ehr.used import expressions
 from replicator.ehr.webtemplate import WebTemplate, read_web_template
+from replicator.rules.columns.types import BUILT_IN
 from replicator.text.nodes import Problems
 
 HERE = Path(__file__).parent
@@ -23,15 +27,6 @@ zone: "+01:00"
 ctx: {language: en, territory: CM, setting: other care, composer: Clinic}
 tables:
 """
-#: What the shipped expressions come to; the rules language computes them in a running replicator.
-FORMULAS: dict[str, Formula] = {
-    "medication_name || ' ' || dosage || ', ' || frequency": lambda row: (
-        f"{row['medication_name']} {row['dosage']}, {row['frequency']}"
-    ),
-    "title || ifnull(': ' || description, '') || ifnull('; ' || notes, '')": lambda row: (
-        f"{row['title']}: {row['description']}"
-    ),
-}
 
 
 def template(name: str) -> WebTemplate:
@@ -87,6 +82,12 @@ def plan(fields: str, more: str = "") -> Plan:
     made, problems = bind(found, found.tables["t"], template("everything"))
     assert problems == []
     return made
+
+
+def formulas(made: Plan, **oids: int) -> Mapping[str, Formula]:
+    """What a plan's expressions come to; columns are text, or of these types."""
+    record, table = made.mapping, made.table
+    return computed(record, Catalogue({of: oids for of, _ in expressions(table)}, BUILT_IN)).formulas
 
 
 def plan_of(record: RecordMapping, name: str) -> Plan:

@@ -222,15 +222,17 @@ def test_columns_that_nobody_mentions_can_be_told() -> None:
     assert unread(record.tables["t"], COLUMNS) == ["n", "tags", "extra"]
 
 
-def test_expressions_are_compiled_by_the_caller() -> None:
-    asked = []
-
-    def compile_expression(table: str, text: str, is_filter: bool) -> None:
-        asked.append((table, text, is_filter))
-        if text == "bad(":
-            raise ValueError("a closing ) is missing")
-
-    record = everything("every_type/observed/text: {expression: bad(}", "filter: a = 'x'")
-    found = [str(problem) for problem in validate(record, templates(), None, compile_expression)]
-    assert asked == [("public.t", "bad(", False), ("public.t", "a = 'x'", True)]
-    assert found == ["ehr.yaml:13:46: tables.t: a closing ) is missing"]
+@pytest.mark.parametrize(
+    ("filter", "problem"),
+    [
+        ("extra > 5", "11:13: tables.t: text is compared with a number here (numeric is text, too)"),
+        ("extra IN (1, 2)", "11:13: tables.t: text is compared with a number here (numeric is text, too)"),
+        ("n > 5 AND cast(extra AS real) > 5 AND a = 'x'", None),
+        ("a = 'x' AND nn IS NULL", "11:25: tables.t: no such column, did you mean n?"),
+    ],
+)
+def test_what_no_filter_could_mean_is_told_where_it_stands(filter: str, problem: str | None) -> None:
+    record = everything("every_type/observed/text: a", f"filter: {filter}")
+    found = [str(each) for each in validate(record, templates(), COLUMNS)]
+    assert len(found) == (problem is not None)
+    assert problem is None or found[0].startswith(f"ehr.yaml:{problem}")

@@ -76,6 +76,7 @@ def test_a_contributions_id_is_no_version() -> None:
         (400, "UUID string too large", Refusal.IF_MATCH_FORM),
         (400, "Could not consume Parts [a/b]", Refusal.UNKNOWN_PATHS),
         (400, "Unexpected character", Refusal.MALFORMED),
+        (400, "Template with template_id 'x' does not exist", Refusal.UNKNOWN_TEMPLATE),
         (422, "Template with template_id 'x' does not exist", Refusal.UNKNOWN_TEMPLATE),
         (422, "Could not retrieve template for template Id: x", Refusal.UNKNOWN_TEMPLATE),
         (422, "/content[at1]: wrong", Refusal.INVALID),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -15,11 +16,12 @@ from replicator.ehr.compose import Flat, NotComposed, Stamp, compose
 from replicator.ehr.identity import ChangeId
 from replicator.ehr.model import Row
 from replicator.wal.lsn import Lsn
-from tests.unit.ehr.forms import mapping, plan, row
+from tests.unit.ehr.forms import formulas, mapping, plan, row
 
 STAMP = Stamp("7", ChangeId(Lsn.parse("16/B374D848"), 3), "0c7e1b4e-0000-5000-8000-000000000000::record::1")
 SECRET = "Ngo-Sensitive"
 OBSERVED = "every_type/observed:0"
+TEXT, INTEGER, NUMERIC, BOOLEAN, MOMENT, JSON = 25, 23, 1700, 16, 1184, 3802
 
 
 def observed(made: Plan, values: Row, children: Mapping[str, Sequence[Row]] | None = None) -> Flat:
@@ -65,6 +67,21 @@ def test_a_whole_composition() -> None:
         "every_type/remark/language|terminology": "ISO_639-1",
         "every_type/remark/encoding|code": "UTF-8",
         "every_type/remark/encoding|terminology": "IANA_character-sets",
+    }
+
+
+def test_of_a_context_that_the_template_says_nothing_of_no_path_is_written() -> None:
+    made = plan("every_type/remark/text: a", "ctx: {time: at, facility: Ward 7}")
+    silent = {
+        path: replace(node, in_context="/context/" not in path and node.in_context)
+        for path, node in made.template.nodes.items()
+    }
+    flat = compose(replace(made, template=replace(made.template, nodes=silent)), row(a="well"), STAMP)
+    assert [path for path in flat if "/context" in path] == []
+    assert {path: value for path, value in flat.items() if path.startswith("ctx/")} == {
+        "ctx/time": "2026-01-02T03:04:05+00:00",
+        "ctx/setting": "238",
+        "ctx/health_care_facility|name": "Ward 7",
     }
 
 
@@ -289,22 +306,49 @@ def test_rows_of_another_table_repeat_a_part() -> None:
 # Expressions, marks, and the EHR's own status.
 
 
-def test_an_expression_is_computed_by_whoever_compiled_it() -> None:
-    made = plan("every_type/remark/text: {expression: a || b}")
-    flat = compose(made, row(a="x", b="y"), STAMP, formulas={"a || b": lambda row: f"{row['a']}{row['b']}"})
-    assert flat["every_type/remark/text"] == "xy"
+@pytest.mark.parametrize(
+    ("expression", "values", "oid", "expected"),
+    [
+        ("a || b", {"a": "x", "b": "y"}, TEXT, "xy"),
+        ("upper(a)", {"a": "x"}, TEXT, "X"),
+        ("a + 1", {"a": "41"}, INTEGER, "42"),
+        ("a * 0.5", {"a": "5"}, INTEGER, "2.5"),
+        ("a || ' kg'", {"a": "70.50"}, NUMERIC, "70.50 kg"),
+        ("CASE WHEN a THEN 'yes' ELSE 'no' END", {"a": "t"}, BOOLEAN, "yes"),
+        ("CASE WHEN a THEN 'yes' ELSE 'no' END", {"a": "f"}, BOOLEAN, "no"),
+        ("a ->> 'b'", {"a": '{"b": "c"}'}, JSON, "c"),
+        ("substr(a, 1, 10)", {"a": "2026-01-02 03:04:05+00"}, MOMENT, "2026-01-02"),
+        ("ifnull(a, 'none')", {"a": None}, TEXT, "none"),
+        ("a || b", {"a": "x", "b": None}, TEXT, None),
+    ],
+)
+def test_an_expression_is_computed_by_the_types_of_its_columns(
+    expression: str, values: dict[str, str | None], oid: int, expected: str | None
+) -> None:
+    made = plan(f'every_type/remark/text: {{expression: "{expression}"}}\nevery_type/observed/text: id')
+    known = formulas(made, **{name: oid if name == "a" else TEXT for name in values})
+    assert compose(made, row(**values), STAMP, formulas=known).get("every_type/remark/text") == expected
 
 
 def test_an_expression_that_fails_is_a_refusal_and_tells_no_value() -> None:
-    made = plan("every_type/remark/text: {expression: a}")
-
-    def fails(row: Row) -> str:
-        raise KeyError(SECRET)
-
+    made = plan("every_type/remark/text: {expression: a + 1}")
     assert refusal(made, row(a=SECRET)).rule == "nobody compiled it"
     with pytest.raises(NotComposed) as raised:
-        compose(made, row(a=SECRET), STAMP, formulas={"a": fails})
+        compose(made, row(a=SECRET), STAMP, formulas=formulas(made, a=INTEGER))
     assert SECRET not in str(raised.value) and raised.value.__cause__ is None
+    assert raised.value.rule == "it cannot be computed for this row"
+
+
+def test_an_expression_names_the_row_of_the_part_it_stands_in() -> None:
+    more = (
+        "groups:\n  every_type/observed/pair: {rows: {table: items, parent: {t_id: id}, order: id}, "
+        "fields: {left: {expression: name || '!'}}}"
+    )
+    made = plan("every_type/observed/text: a", more)
+    flat = compose(
+        made, row(a="x"), STAMP, children={"public.items": [{"name": "n"}]}, formulas=formulas(made)
+    )
+    assert flat[f"{OBSERVED}/pair:0/left"] == "n!"
 
 
 def test_a_mark_stands_beside_or_instead_of_what_was_there() -> None:
@@ -368,7 +412,7 @@ value = st.one_of(
 def test_any_row_is_composed_always_the_same_or_refused(values: dict[str, str | None]) -> None:
     def once() -> bytes:
         try:
-            return orjson.dumps(compose(LAWFUL, values, STAMP, formulas={"a": lambda row: row["a"]}))
+            return orjson.dumps(compose(LAWFUL, values, STAMP, formulas=formulas(LAWFUL)))
         except NotComposed as refused:
             return str(refused).encode()
 

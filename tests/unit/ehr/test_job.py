@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from replicator.ehr.identity import SPACE, ChangeId, composition_id, ehr_id, joined, uuid5
 from replicator.ehr.job import Incomplete, Job, Jobs, Operation
-from replicator.ehr.model import Filter, Row
+from replicator.ehr.model import Row
 from replicator.wal.lsn import Lsn
 from replicator.wal.messages import UNCHANGED, Column, Relation, Value
 from replicator.wal.transactions import Change, Kind
@@ -38,8 +38,8 @@ def change(old: Row | None, new: Row | None, table: str = "t", names: Iterable[s
     return Change(kind, relation(table, names), values(old, names), values(new, names), 3, whole)
 
 
-def maker(more: str = "", filters: dict[str, Filter] | None = None) -> Jobs:
-    return Jobs(everything("every_type/observed/text: a", more), lambda *asked: None, filters or {})
+def maker(more: str = "") -> Jobs:
+    return Jobs(everything("every_type/observed/text: a", more), lambda *asked: None, {})
 
 
 def done(jobs: Jobs, old: Row | None, new: Row | None) -> list[tuple[str, str | None]]:
@@ -102,10 +102,10 @@ MARK = "delete: mark\nmarked: {every_type/observed/closed: {constant: at0001}}"
             [("delete", "p1")],
         ),
         # A filter.
-        ("filter: f", None, {**BASE, "status": "draft"}, []),
-        ("filter: f", {**BASE, "status": "draft"}, BASE, [("create", "p1")]),
-        ("filter: f", BASE, {**BASE, "status": "draft"}, [("delete", "p1")]),
-        ("filter: f", {**BASE, "status": "draft"}, None, []),
+        ("filter: status = 'final'", None, {**BASE, "status": "draft"}, []),
+        ("filter: status = 'final'", {**BASE, "status": "draft"}, BASE, [("create", "p1")]),
+        ("filter: status = 'final'", BASE, {**BASE, "status": "draft"}, [("delete", "p1")]),
+        ("filter: status = 'final'", {**BASE, "status": "draft"}, None, []),
         # What we, or others, write back.
         ("ignore: [synced]", BASE, {**BASE, "synced": "t"}, []),
         ("ignore: [synced]", BASE, {**BASE, "synced": "t", "a": "y"}, [("update", "p1")]),
@@ -124,8 +124,7 @@ MARK = "delete: mark\nmarked: {every_type/observed/closed: {constant: at0001}}"
 def test_what_a_change_means(
     more: str, old: Row | None, new: Row | None, expected: list[tuple[str, str]]
 ) -> None:
-    filters: dict[str, Filter] = {"f": lambda row: row["status"] == "final"}
-    assert done(maker(more, filters), old, new) == expected
+    assert done(maker(more), old, new) == expected
 
 
 def test_a_move_is_two_jobs_in_two_lanes_in_order() -> None:
@@ -180,11 +179,23 @@ def test_the_patient_may_stand_in_another_table() -> None:
 
 
 def test_a_filter_that_fails_lets_nothing_through_and_loses_nothing() -> None:
-    def fails(row: Row) -> bool:
-        raise ZeroDivisionError
-
-    (job,) = maker("filter: f", {"f": fails}).of(change(None, BASE), COMMIT)
+    (job,) = maker("filter: a_column_that_is_gone = 'x'").of(change(None, BASE), COMMIT)
     assert job.trouble == "the filter cannot be computed for this row"
+
+
+def test_a_filter_follows_a_column_that_changes_its_type() -> None:
+    jobs = maker("filter: a < 10")
+
+    def made(oid: int) -> list[Job]:
+        columns = tuple(Column(name, oid if name == "a" else 25, -1, name == "id") for name in NAMES)
+        row = values({**BASE, "a": "9"}, NAMES)
+        told = Change(Kind.INSERT, Relation(1, "public", "t", "f", columns), None, row, 3)
+        return list(jobs.of(told, COMMIT))
+
+    integer, text = 23, 25
+    assert len(made(integer)) == 1
+    assert made(text) == []  # as text it is more than any number
+    assert len(made(integer)) == 1
 
 
 # Several mappings, statuses, child rows, TRUNCATE.
@@ -192,14 +203,10 @@ def test_a_filter_that_fails_lets_nothing_through_and_loses_nothing() -> None:
 
 def test_a_row_that_changes_its_kind_moves_from_one_template_to_the_other() -> None:
     one = "  table: t\n  key: id\n  patient: patient_id\n  ctx: {time: at}\n  fields: {x/y: a}\n"
-    text = f"draft:\n{one}  template: d\n  filter: d\nfinal:\n{one}  template: f\n  filter: f\n"
-    filters: dict[str, Filter] = {
-        "d": lambda row: row["status"] == "draft",
-        "f": lambda row: row["status"] == "final",
-    }
-    jobs = list(
-        Jobs(mapping(text), lambda *_: None, filters).of(change({**BASE, "status": "draft"}, BASE), COMMIT)
-    )
+    text = f"draft:\n{one}  template: d\n  filter: status = 'draft'\n"
+    text += f"final:\n{one}  template: f\n  filter: status = 'final'\n"
+    made = Jobs(mapping(text), lambda *_: None, {})
+    jobs = list(made.of(change({**BASE, "status": "draft"}, BASE), COMMIT))
     assert [(job.operation.value, job.template, job.part) for job in jobs] == [
         ("delete", "d", 0),
         ("create", "f", 1),
@@ -239,16 +246,18 @@ def test_a_child_row_updates_the_rows_it_belongs_to() -> None:
     assert list(jobs.of(change(old, old, "items", ("id", "t_id", "name")), COMMIT)) == []
 
 
-def test_truncate_deletes_what_is_known_of_the_table() -> None:
-    emptied = Change(Kind.TRUNCATE, relation(), None, None, 4)
-    kept = [{**BASE, "id": "1"}, {**BASE, "id": "2", "patient_id": "p2"}]
-    found = list(maker().of(emptied, COMMIT, kept))
-    assert [(job.operation, job.key, job.patient, job.part) for job in found] == [
-        (Operation.DELETE, "1", "p1", 0),
-        (Operation.DELETE, "2", "p2", 1),
-    ]
-    assert list(maker("delete: keep").of(emptied, COMMIT, kept)) == []
-    assert list(maker().of(emptied, COMMIT)) == []
+def test_truncate_ends_what_was_fed_as_the_policy_says() -> None:
+    def means(more: str, name: str = "t") -> list[tuple[str, Operation]]:
+        emptied = Change(Kind.TRUNCATE, relation(name), None, None, 4)
+        made = maker(more)
+        assert list(made.of(emptied, COMMIT)) == []
+        return [(table.name, operation) for table, operation in made.emptied(emptied)]
+
+    assert means("") == [("t", Operation.DELETE)]
+    assert means("delete: keep") == []
+    assert means(MARK) == [("t", Operation.MARK)]
+    rows = "{rows: {table: items, parent: {t_id: id}, order: id}, fields: {left: name}}"
+    assert means(f"groups:\n  every_type/observed/pair: {rows}", "items") == [("t", Operation.UPDATE)]
 
 
 # What cannot be meant.

@@ -1,13 +1,14 @@
-"""An inserted row's line says the same whichever way it took."""
+"""An inserted row becomes the same job whichever way it took."""
 
 from __future__ import annotations
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from replicator.ehr.job import Jobs
-from replicator.ehr.queue import Lines
+from replicator.ehr.queue_added import Added, field
 from replicator.ehr.queue_inserted import insertion
 from replicator.wal.lsn import Lsn
 from replicator.wal.messages import Column, Relation
@@ -27,23 +28,44 @@ def test_the_short_way_says_what_the_long_way_says(
 ) -> None:
     record = mapping(PLAIN % "")
     change = Change(Kind.INSERT, RELATION, None, (key, patient, value, "2026-01-01"), ordinal)
-    short = insertion(record, "public.t", NAMES)
-    assert short is not None and change.new is not None
-    line = short(change.new, f"16/B374D848\t{ordinal}")
+    short = insertion(record, "public.t", RELATION.columns)
+    assert short is not None
+    slow, fast = Added(), Added()
+    is_written = fast.writer(short)(change, iter(()), Lsn.parse("16/B374D848")) is None
     is_plain = key is not None and key.isalnum() and patient is not None and patient.isalnum()
-    assert line is not None or not is_plain
-    if line is None:
+    assert is_written or not is_plain
+    assert len(fast) == is_written
+    if not is_written:
         return
-    slow, fast = Lines(), Lines()
     (job,) = Jobs(record, lambda *asked: None, {}).of(change, Lsn.parse("16/B374D848"))
     slow.add(job)
-    fast.add_line(line, job.priority)
-    # Postgres reads a uuid with or without its dashes.
-    ids = {str(job.ehr): "ehr", str(job.composition): "composition"}
-    bare = {name.replace("-", ""): role for name, role in ids.items()}
-    said = [ids.get(part, part) for part in slow.numbered().decode().split("\t")]
-    assert [ids.get(part, bare.get(part, part)) for part in fast.numbered().decode().split("\t")] == said
+    assert list(fast.numbered()) == list(slow.numbered())
+    assert fast.bytes == slow.bytes
     assert slow.lanes.keys() == fast.lanes.keys()
+    assert [(each.name, len(each.jobs), each.priority, each.urgent_upto) for each in slow.lanes.values()] == [
+        (each.name, len(each.jobs), each.priority, each.urgent_upto) for each in fast.lanes.values()
+    ]
+
+
+def test_rows_are_added_up_to_the_first_that_goes_the_long_way() -> None:
+    """Those after it are left to whoever asked."""
+    other = RELATION._replace(oid=2)
+    odd = [
+        Change(Kind.INSERT, RELATION, None, ("a/b", "p", "", ""), 3),
+        Change(Kind.INSERT, RELATION, None, ("k" * 300, "p", "", ""), 3),
+        Change(Kind.INSERT, RELATION, None, (None, "p", "", ""), 3),
+        Change(Kind.INSERT, RELATION, None, ("3", None, "", ""), 3),
+        Change(Kind.DELETE, RELATION, ("3", "p", "", ""), None, 3, True),
+        Change(Kind.INSERT, other, None, ("3", "p", "", ""), 3),
+    ]
+    record = mapping(PLAIN % "")
+    short = insertion(record, "public.t", RELATION.columns)
+    assert short is not None
+    plain = [Change(Kind.INSERT, RELATION, None, (str(at), "p", None, "x"), at) for at in (1, 2, 4)]
+    for one in odd:
+        added, after = Added(), iter([plain[1], one, plain[2]])
+        assert added.writer(short)(plain[0], after, 8) is one
+        assert (len(added), list(after)) == (2, [plain[2]])
 
 
 @pytest.mark.parametrize(
@@ -51,4 +73,20 @@ def test_the_short_way_says_what_the_long_way_says(
     [", filter: a = 1", ", soft_delete: a", ", commit: longitudinal", ", commit: episodic, episode: a"],
 )
 def test_a_table_of_which_more_is_asked_takes_the_long_way(more: str) -> None:
-    assert insertion(mapping(PLAIN % more), "public.t", NAMES) is None
+    assert insertion(mapping(PLAIN % more), "public.t", RELATION.columns) is None
+
+
+@given(
+    values=st.tuples(
+        st.just("1"), st.just("p"), *[st.one_of(st.none(), TEXTS)] * 3, st.none() | st.just("7.50")
+    )
+)
+def test_a_row_is_printed_as_any_json_is(values: tuple[str | None, ...]) -> None:
+    """Whatever its columns are called."""
+    names = ("id", "patient_id", "a'b", 'c"{}\\', "é\n", "n")
+    columns = tuple(Column(name, 1700 if name == "n" else 25, -1, False) for name in names)
+    short = insertion(mapping(PLAIN % ""), "public.t", columns)
+    added = Added()
+    change = Change(Kind.INSERT, Relation(1, "public", "t", "f", columns), None, values, 1)
+    assert short is not None and added.writer(short)(change, iter(()), 1) is None
+    assert field(orjson.dumps(dict(zip(names, values, strict=True)))) in b"".join(added.counted(0))

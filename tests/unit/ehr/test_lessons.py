@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 
 from replicator.ehr.bind import validate
@@ -211,3 +214,61 @@ def test_names_and_addresses_of_patients_make_no_job() -> None:
 def test_a_row_saved_again_without_a_change_is_nothing() -> None:
     """A second signature met a unique key, and the clinic's own UPDATE was undone."""
     assert jobs_of(VITALS, VITALS) == []
+
+
+# What only a queue at work, or a record system, can show.
+
+ELSEWHERE = {
+    "The clinic's own statements failed, because something of the queue's did.": (
+        "database/test_queue_composed.py::test_nothing_of_ours_can_fail_a_clinical_write"
+    ),
+    "Two programs emptied one queue, each waiting for what the other would never say.": (
+        "database/test_queue_run.py::test_workers_alone_deliver_together_whatever_their_clocks_say"
+    ),
+    "What one that died had begun was never taken up again.": (
+        "database/test_queue_killed.py::test_killed_at_any_step_it_delivers_each_change_once"
+    ),
+    "Runs that overlapped posted the same row twice.": (
+        "database/test_queue_killed.py::test_one_that_wakes_up_late_changes_nothing"
+    ),
+    "An answer got lost, and the row was posted again.": (
+        "database/test_queue_delivered.py::test_an_answer_that_got_lost_does_not_make_it_twice"
+    ),
+    "A patient's changes came in any order.": (
+        "database/test_queue_killed.py::test_a_later_version_is_not_sent_before_the_earlier_one_is_recorded"
+    ),
+    "One row that could not be delivered was tried instead of all others.": (
+        "database/test_queue_delivered.py::test_a_composition_that_breaks_a_rule_parks_its_lane_and_no_other"
+    ),
+    "Rows without a snapshot were queued, and nobody could tell what they had said.": (
+        "database/test_queue_composed.py::test_all_that_a_mapping_asks_for_is_in_the_record"
+    ),
+    "Failed rows were deleted to tidy up, and once the whole queue.": (
+        "database/test_queue_lanes.py::test_nothing_undelivered_is_ever_forgotten"
+    ),
+    "What had been lost with the queue could not be had again.": (
+        "database/test_queue_verbs.py::test_a_record_that_was_lost_is_rebuilt_from_the_source"
+    ),
+    "Two EHRs were made for one patient, or one that nobody could find.": (
+        "database/test_queue_delivered.py::test_an_ehr_that_somebody_makes_at_the_same_moment_is_used"
+    ),
+    "Templates came months after the rows that needed them.": (
+        "database/test_queue_delivered.py::test_a_missing_template_holds_its_lanes_until_it_is_there"
+    ),
+    "Templates were uploaded that the server cannot read, and nobody was told.": (
+        "ehrbase/test_client_on_both.py::test_what_is_no_template_is_refused"
+    ),
+    "The record system took longer to start than others had patience.": (
+        "database/test_queue_delivered.py::test_a_server_that_starts_later_is_waited_for"
+    ),
+    "What the reference model demands of every part was found out by trying.": (
+        "unit/ehr/test_canonical.py::test_it_is_what_one_would_write_by_hand"
+    ),
+}
+
+
+@pytest.mark.parametrize("test", ELSEWHERE.values(), ids=lambda test: test.partition("::")[2])
+def test_each_lesson_has_its_test(test: str) -> None:
+    file, _, name = test.partition("::")
+    found = ast.parse((Path(__file__).parents[2] / file).read_text()).body
+    assert name in {node.name for node in found if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,49 @@ def test_rows_of_another_table() -> None:
     each = found.tables["t"].groups[0].each
     assert isinstance(each, Children)
     assert (each.table, each.parent, each.order) == ("public.items", {"t_id": "id"}, ("line", "id"))
+
+
+def test_expressions_that_mean_nothing_are_told_all_at_once_and_where() -> None:
+    text = HEAD + textwrap.indent(TABLE, "  ").replace(
+        "fields: {x/y/z: a}",
+        "filter: record_type = 'a' AND OR b\n"
+        "    fields:\n"
+        '      x/y/a: {expression: "a || nothing(b)"}\n'
+        "      x/y/b: {expression: now()}\n"
+        "      x/y/c: {expression: 'a, b'}\n"
+        "      x/y/d: {expression: t.a}\n"
+        "      x/y/e: {expression: a AS b}\n"
+        "      x/y/f: {expression: a IN (SELECT b FROM c)}\n"
+        "      x/y/g:\n        expression: >-\n          a ||\n          wrong(b)\n",
+    )
+    found = refused(text)
+    assert [":".join(line.split(":")[1:3]) for line in found] == [
+        *("11:35", "13:33", "14:27", "15:28", "16:27", "17:27", "18:29", "22:11")
+    ], found
+    assert "syntax error" in found[0] and "nothing" in found[1] and "time is no part" in found[2]
+
+
+def test_columns_of_expressions_are_columns_that_are_used() -> None:
+    (line,) = refused_tables(TABLE.replace("x/y/z: a", "x/y/z: {expression: b || c}") + "  ignore: [c]\n")
+    assert "ignored, but used at" in line
+
+
+def test_what_belongs_together_is_said_for_all_tables_or_for_one() -> None:
+    found = parse_mapping(HEAD.replace("ctx:", "atomic: true\nctx:") + textwrap.indent(TABLE, "  "), "f")
+    assert (found.tables["t"].atomic, found.committer) == (True, "clinic")
+    more = "committer: Gateway\nctx:"
+    one = TABLE + "  atomic: true\n" + TABLE.replace("t:", "u:", 1)
+    found = parse_mapping(HEAD.replace("ctx:", more) + textwrap.indent(one, "  "), "f")
+    assert [table.atomic for table in found.tables.values()] == [True, False]
+    assert found.committer == "Gateway"
+
+
+def test_rows_that_share_a_composition_cannot_be_in_it_at_once() -> None:
+    shared = TABLE + "  commit: longitudinal\n  delete: keep\n"
+    found = parse_mapping(HEAD.replace("ctx:", "atomic: true\nctx:") + textwrap.indent(shared, "  "), "f")
+    assert not found.tables["t"].atomic
+    (line,) = refused_tables(shared + "  atomic: true\n")
+    assert line.startswith("tables.t.atomic: ") and "commit: event" in line
 
 
 def test_a_table_may_have_several_mappings() -> None:
@@ -208,7 +252,7 @@ def test_what_cannot_be_meant_at_the_top(change: tuple[str, str], expected: str)
 
 def test_a_status_takes_no_template() -> None:
     lines = refused_tables("t: {key: id, patient: id, status: {}, template: x}")
-    known = "coalesce, ignore, key, patient, priority, status, table"
+    known = "coalesce, existing, ignore, key, patient, priority, status, table"
     assert lines == [f"tables.t.template: unknown key; what can stand here: {known}"]
 
 

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.ehr.circuit import (
-    FAILURES_MAX,
-    PAUSE_MAX_S,
-    PROBE_S,
-    Circuit,
-    Closed,
-    Open,
-    Probing,
-    ask,
-    hear,
-    pause_s,
-)
+from replicator.ehr.circuit import FAILURES_MAX, PAUSE_MAX_S, PAUSE_S, Circuit, broken, hear
 from replicator.ehr.client.answers import Answer, Refusal, answer_from
 from replicator.ehr.client.faults import Fault, Unreached
 from replicator.ehr.client.versions import VersionUid
+from replicator.ehr.deliver_content import TYPE, content_in, signed
 from replicator.ehr.identity import ChangeId
 from replicator.ehr.job import Operation
 from replicator.ehr.retry import (
@@ -38,7 +26,9 @@ from replicator.ehr.retry import (
     Retry,
     Verdict,
     delay_s,
+    overtaken_by,
     settle,
+    tired,
     verdict,
 )
 from replicator.wal.lsn import Lsn
@@ -149,7 +139,7 @@ def there(change: ChangeId | None, is_deleted: bool = False) -> Found:
         (UPDATE, None, Again(CREATE, None)),
         (CREATE, there(OURS), Done(VERSION, "it was there")),
         (UPDATE, there(OURS), Done(VERSION, "it was there")),
-        (UPDATE, there(LATER), Done(VERSION, "a newer change was there")),
+        (UPDATE, there(LATER), overtaken_by(VERSION, LATER)),
         (CREATE, there(EARLIER), Again(UPDATE, VERSION)),
         (UPDATE, there(EARLIER), Again(UPDATE, VERSION)),
         (MARK, there(EARLIER), Again(MARK, VERSION)),
@@ -160,7 +150,7 @@ def there(change: ChangeId | None, is_deleted: bool = False) -> Found:
         (DELETE, there(None, is_deleted=True), Done(VERSION, "it was not there any more")),
         (DELETE, there(EARLIER), Again(DELETE, VERSION)),
         (DELETE, there(OURS), Again(DELETE, VERSION)),
-        (DELETE, there(LATER), Done(VERSION, "a newer change was there")),
+        (DELETE, there(LATER), overtaken_by(VERSION, LATER)),
         (DELETE, there(None), Park("somebody else has written the latest version: it would be overwritten")),
     ],
 )
@@ -203,56 +193,81 @@ def test_delays_grow_to_a_bound(tries: int, luck: float) -> None:
     assert delay_s(tries, luck) <= delay_s(tries + 1, luck)
 
 
+# The same again.
+
+
+def test_what_is_to_be_created_is_not_said_again_where_it_stands() -> None:
+    older, ours = ChangeId(Lsn(1), 1), ChangeId(Lsn(2), 1)
+    there = Found(VersionUid("u", "s", 3), False, older, "digest")
+    assert settle(Operation.CREATE, ours, there, "digest") == Done(there.version, "it says so already")
+    assert settle(Operation.CREATE, ours, there, "other") == Again(Operation.UPDATE, there.version)
+    assert settle(Operation.CREATE, ours, there, None) == Again(Operation.UPDATE, there.version)
+    # Each change of a row is a version, also one that says the same.
+    assert settle(Operation.UPDATE, ours, there, "digest") == Again(Operation.UPDATE, there.version)
+    gone = there._replace(is_deleted=True)
+    assert settle(Operation.CREATE, ours, gone, "digest") == Again(Operation.UPDATE, gone.version)
+
+
+def test_a_digest_is_of_what_is_said_and_not_of_where_it_is_from() -> None:
+    change, digest = (
+        "root/_feeder_audit/originating_system_audit|version_id",
+        "originating_system_item_id:1|id",
+    )
+    _, one = signed({"root/a": 1, change: "1"}, "root", "s")
+    fields, same = signed({"root/a": 1, change: "2"}, "root", "s")
+    _, other = signed({"root/a": 2, change: "1"}, "root", "s")
+    assert one == same == fields[f"root/_feeder_audit/{digest}"] != other
+    items = [{"id": "k1", "type": "public.t"}, {"id": same, "type": TYPE}]
+    assert content_in({"feeder_audit": {"originating_system_item_ids": items}}) == same
+    assert content_in({"feeder_audit": {"originating_system_item_ids": items[:1]}}) is None
+
+
+# One job that meets what others do not.
+
+
+def test_a_job_that_alone_finds_the_server_closed_is_parked_in_the_end() -> None:
+    held = Hold("server", "it says 415")
+    assert tired(held, INTERNAL_ERRORS_MAX - 1, others_pass=True) is held
+    assert isinstance(tired(held, INTERNAL_ERRORS_MAX, others_pass=True), Park)
+    assert tired(held, 10_000, others_pass=False) is held
+
+
+@pytest.mark.parametrize("others_pass", [True, False])
+def test_what_the_replicator_itself_fails_at_is_parked_in_the_end(others_pass: bool) -> None:
+    ours = Retry("ValueError in compose.py:1", is_ours=True)
+    assert tired(ours, 0, others_pass=others_pass) is ours
+    assert isinstance(tired(ours, INTERNAL_ERRORS_MAX, others_pass=others_pass), Park)
+
+
+@pytest.mark.parametrize("end", [Retry("nobody listens", is_outage=True), Hold("template", "none"), Done()])
+def test_what_is_not_the_jobs_own_never_parks_it(end: Retry | Hold | Done) -> None:
+    assert tired(end, 10_000, others_pass=True) is end
+
+
 # The circuit.
 
 
-def test_failures_in_a_row_open_it_and_one_success_forgets_them() -> None:
-    circuit: Circuit = Closed()
-    for _ in range(FAILURES_MAX - 1):
-        circuit = hear(circuit, is_outage=True, now=0, luck=0)
-    assert hear(circuit, is_outage=False, now=0, luck=0) == Closed()
-    assert hear(circuit, is_outage=True, now=10, luck=0) == Open(10 + pause_s(0, 0))
+def after(circuit: Circuit, *outages: bool) -> Circuit:
+    for is_outage in outages:
+        circuit = hear(circuit, is_outage=is_outage)
+    return circuit
 
 
-def test_an_outage_costs_one_probe_at_a_time() -> None:
-    circuit: Circuit = Open(until=10)
-    assert not ask(circuit, 9.9).may_send
-    asked = ask(circuit, 10)
-    assert asked.may_send and asked.circuit == Probing(10)
-    assert [ask(asked.circuit, 10 + n).may_send for n in range(5)] == [False] * 5
+def test_failures_in_a_row_break_it_and_one_success_forgets_them() -> None:
+    nearly = after(Circuit(), *[True] * (FAILURES_MAX - 1))
+    assert not nearly.is_broken and after(nearly, True).is_broken
+    assert after(nearly, False) == Circuit()
 
 
-def test_a_probe_decides() -> None:
-    assert hear(Probing(0, 3), is_outage=False, now=1, luck=0) == Closed()
-    assert hear(Probing(0, 3), is_outage=True, now=1, luck=0) == Open(1 + pause_s(4, 0), 4)
+def test_after_an_outage_one_lane_goes_first_and_its_failure_is_the_next_outage() -> None:
+    first = broken(after(Circuit(), *[True] * FAILURES_MAX))
+    assert (first.lanes(16), first.is_broken) == (1, False)
+    assert after(first, True).is_broken
+    assert after(first, False).lanes(16) == 16
 
 
-def test_a_probe_that_is_never_answered_is_sent_again() -> None:
-    assert not ask(Probing(0), PROBE_S - 1).may_send
-    assert ask(Probing(0), PROBE_S) == (True, Probing(PROBE_S))
-
-
-@pytest.mark.parametrize("is_outage", [True, False])
-def test_late_answers_do_not_move_an_open_circuit(is_outage: bool) -> None:
-    assert hear(Open(10, 2), is_outage=is_outage, now=5, luck=0.5) == Open(10, 2)
-
-
-@given(st.integers(0, 10_000), st.floats(0, 1, exclude_max=True))
-def test_pauses_are_never_nothing_and_never_long(probes: int, luck: float) -> None:
-    assert 0 < pause_s(probes, luck) <= PAUSE_MAX_S
-
-
-@given(st.lists(st.tuples(st.floats(0, 30), st.booleans()), max_size=60))
-def test_in_an_outage_of_any_length_probes_are_spaced(steps: list[tuple[float, bool]]) -> None:
-    """Many lanes ask all the time, and nobody answers: what is sent is bounded by the pauses."""
-    circuit: Circuit = Open(until=0.5)
-    now, sent = 0.0, []
-    for wait, _ in steps:
-        now += wait
-        asked = ask(circuit, now)
-        circuit = asked.circuit
-        if asked.may_send:
-            sent.append(now)
-            circuit = hear(circuit, is_outage=True, now=now, luck=0.0)
-    for number, (one, two) in enumerate(itertools.pairwise(sent)):
-        assert two - one >= pause_s(number + 1, 0.0) - 1e-9
+@given(st.integers(1, 10_000))
+def test_pauses_grow_and_are_never_long(outages: int) -> None:
+    now, later = Circuit(0, outages).pause_s, Circuit(0, outages + 1).pause_s
+    assert PAUSE_S <= now <= later <= PAUSE_MAX_S
+    assert later in (2 * now, PAUSE_MAX_S)
