@@ -27,10 +27,21 @@ if TYPE_CHECKING:
     from replicator.buckets.tables import TableState
 
 _Verb = Callable[..., Any]
-_STOPPING = (signal.SIGTERM, signal.SIGINT)
+STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Verbs(click.Group):
+    """Verbs, each listed with its whole first sentence, over as many lines as that takes."""
+
+    group_class = type
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        names = self.list_commands(ctx)
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self.commands[name].get_short_help_str(200)) for name in names])
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="replicator")
 def main() -> None:
     """Postgres to offline-first apps and an openEHR server, from one write-ahead log.
@@ -71,40 +82,6 @@ _CONFIG = click.Option(
     help="The configuration file; else $REPLICATOR_CONFIG; else defaults and $SOURCE_DSN.",
 )
 _JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print facts as JSON.")
-
-
-@verb("replicator run --config /etc/replicator/replicator.yaml")
-@click.option(
-    "--only", multiple=True, type=click.Choice(["replicate", "serve"]), help="Run only this part; else all."
-)
-def run(config: Path | None, only: tuple[str, ...]) -> None:
-    """Run the replicator until it is told to stop.
-
-    Follows the source's write-ahead log into buckets, and serves them to apps. Waits for servers that do not
-    answer; ends with exit code 1 and the remedy when going on would be wrong.
-
-    The parts are processes of their own. Any number of machines may serve from one storage, with
-    --only serve; one replicates, and others with --only replicate stand by.
-    """
-    from replicator.rules.parse import load_rules
-
-    logs.to_stderr()
-    settings = load(config, os.environ)
-    if only == ("serve",):
-        import uvloop
-
-        from replicator.serve import run_serve
-
-        _until_stopped(lambda stop: run_serve(settings, stop, os.environ), uvloop.new_event_loop)
-        return
-    rules = load_rules(settings.rules_path)
-    from replicator import supervise
-    from replicator.together import beside, is_served
-
-    if "serve" in only or (not only and is_served(settings, os.environ)):
-        _until_stopped(lambda stop: beside(supervise.run_replicate(settings, rules, stop), config, stop))
-    else:
-        _until_stopped(lambda stop: supervise.run_replicate(settings, rules, stop))
 
 
 @verb("replicator migrate --dry-run", json=True)
@@ -227,19 +204,29 @@ def _tail_user(
 
 @verb("replicator demo --seconds 60")
 @click.option("--seconds", type=click.FloatRange(min=1), help="End after so long; else on Ctrl-C.")
-@click.option("--patients", default=20, show_default=True, type=click.IntRange(min=1, max=100_000))
+@click.option("--patients", default=200, show_default=True, type=click.IntRange(min=1, max=100_000))
 @click.option(
     "--rate", default=5.0, show_default=True, help="Changes a second.", type=click.FloatRange(0.1, 10_000)
 )
-def demo(config: Path | None, seconds: float | None, patients: int, rate: float) -> None:
-    """Start a Postgres of its own with a small clinic in it, and watch a patient's bucket fill.
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path, file_okay=False),
+    is_flag=False,
+    flag_value="replicator-demo",
+    help="Keep it all in this folder (else: replicator-demo), and go on from there the next time.",
+)
+def demo(config: Path | None, seconds: float | None, patients: int, rate: float, keep: Path | None) -> None:
+    """Start a Postgres of its own with a small clinic at work in it, and a replicator beside it.
+
+    It shows a patient's bucket and record filling, serves the status page, and says what to try in another
+    terminal. The record system is a sandbox: a stand-in of our own, with templates made of the mapping.
 
     Needs no configuration (any given is ignored) and leaves nothing behind.
     """
     from replicator.demo.show import show
 
     logs.to_stderr(quiet=True)
-    _until_interrupted(show(seconds=seconds, patients=patients, rate=rate))
+    _until_interrupted(show(seconds=seconds, patients=patients, rate=rate, keep=keep))
 
 
 @main.command(epilog='\b\nExample:\n  eval "$(replicator completion bash)"')
@@ -253,28 +240,12 @@ def completion(shell: str) -> None:
     click.echo(made(main, {}, "replicator", "_REPLICATOR_COMPLETE").source())
 
 
-def _until_stopped(
-    work: Callable[[asyncio.Event], Coroutine[Any, Any, None]],
-    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
-) -> None:
-    """Run what stops by itself when asked: SIGTERM and Ctrl-C set the event."""
-
-    async def body() -> None:
-        stop = asyncio.Event()
-        for number in _STOPPING:
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await work(stop)
-
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(body())
-
-
 def _until_interrupted(work: Coroutine[Any, Any, None]) -> None:
     """Run what has nothing to finish: SIGTERM and Ctrl-C end it where it is."""
 
     async def body() -> None:
         task = asyncio.create_task(work)
-        for number in _STOPPING:
+        for number in STOPPING:
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         with suppress(asyncio.CancelledError):
             await task
@@ -318,5 +289,7 @@ import replicator.cli_buckets  # noqa: E402
 import replicator.cli_deploy  # noqa: E402
 import replicator.cli_queue  # noqa: E402
 import replicator.cli_rules  # noqa: E402
+import replicator.cli_run  # noqa: E402
 import replicator.cli_source  # noqa: E402
+import replicator.cli_status  # noqa: E402
 import replicator.cli_token  # noqa: E402, F401

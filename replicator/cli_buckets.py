@@ -63,7 +63,7 @@ def compact(config: Path | None, bucket: str | None, everything: bool, as_json: 
 )
 @click.option("--parameters", metavar="JSON", help="What the app sends along as client parameters.")
 @click.option("--sample", metavar="N", type=click.IntRange(min=1), help="So many buckets, by chance.")
-@click.option("--all", "everything", is_flag=True, help="Every row, every bucket, and every lookup.")
+@click.option("--all", "everything", is_flag=True, help="Every row, bucket, lookup and kept row.")
 def verify(
     config: Path | None,
     user: str | None,
@@ -75,7 +75,8 @@ def verify(
 ) -> None:
     """Compare buckets with the source they are made from, while everything goes on.
 
-    Without options, 20 buckets chosen by chance. Only --all finds a bucket that should be there and is not.
+    Without options, 20 buckets chosen by chance. Only --all finds a bucket that should be there and is not,
+    and looks at what is kept of rows in tables without REPLICA IDENTITY FULL.
     What only changes while it is looked at is no difference, and is not told. Reads the source in short
     transactions of some thousand rows, and rests between them.
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -34,6 +36,7 @@ def slot() -> None:
 @verb("replicator check --sql | psql -v ON_ERROR_STOP=1 clinic", json=True)
 @click.option("--source-only", is_flag=True, help="Leave out where buckets are kept.")
 @click.option("--sql", "as_sql", is_flag=True, help="Print only the SQL that mends what was found.")
+@click.option("--ehr", is_flag=True, help="Check only the mapping, with the record system's own templates.")
 @click.option("--user", metavar="SUB", help="Also look whether the rules can know a token of this subject.")
 @click.option(
     "--sample",
@@ -43,13 +46,31 @@ def slot() -> None:
     help="Seconds to watch how fast the log grows; else the average since the server's statistics began.",
 )
 def check(
-    config: Path | None, source_only: bool, as_sql: bool, user: str | None, sample_s: float, as_json: bool
+    config: Path | None,
+    source_only: bool,
+    as_sql: bool,
+    ehr: bool,
+    user: str | None,
+    sample_s: float,
+    as_json: bool,
 ) -> None:
     """Can this source be replicated? Every finding, with the SQL that mends it.
 
     Looks at settings, the role's rights, the publication, every table the rules name, the slot, the storage,
     and who is let in to read. Changes and locks nothing. Exit code 1 if anything has to be mended first.
+
+    With --ehr, whether rows can become compositions instead: compares the mapping (ehr.mapping) with the
+    source's columns and with the templates that the record system has, before anything is sent. Tells each
+    fault as file:line:column with the nearest name, and each template's hash. Exit code 2 if anything does
+    not fit.
+
+    \b
+    More examples:
+      replicator check --ehr
+      replicator check --ehr --json
     """
+    if ehr:
+        _check_ehr(config, as_json)
     from replicator.observe import report
     from replicator.observe.check import check as look
     from replicator.rules.parse import load_rules
@@ -63,6 +84,24 @@ def check(
         facts(**report.facts_of(found))
     else:
         click.echo(report.script_of(found) if as_sql else report.text_of(found, width()))
+    sys.exit(found.exit_code)
+
+
+def _check_ehr(config: Path | None, as_json: bool) -> NoReturn:
+    from replicator.observe.check_ehr import check_ehr
+    from replicator.text.nodes import Problems
+
+    try:
+        found = asyncio.run(check_ehr(load(config, os.environ)))
+    except Problems as error:
+        if not as_json:
+            raise
+        facts(fits=False, problems=[asdict(problem) for problem in error.problems])
+        sys.exit(error.exit_code)
+    if as_json:
+        facts(**found.facts())
+    else:
+        click.echo(found.text())
     sys.exit(found.exit_code)
 
 

@@ -22,8 +22,21 @@ def token() -> None:
 
 
 @verb("replicator token keygen --out /etc/replicator/token.pem", json=True, group=token)
-@click.option("--alg", "algorithm", type=click.Choice(["RS256", "ES256", "EdDSA"]), default="RS256")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("token.pem"), show_default=True)
+@click.option(
+    "--alg",
+    "algorithm",
+    type=click.Choice(["RS256", "ES256", "EdDSA"]),
+    default="RS256",
+    show_default=True,
+    help="How it signs.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("token.pem"),
+    show_default=True,
+    help="The file to write.",
+)
 def token_keygen(config: Path | None, algorithm: str, out: Path, as_json: bool) -> None:
     """Make a private key that tokens are signed with.
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
-import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from replicator import __version__
+from psycopg.pq import TransactionStatus
+
+from replicator import __version__, pulse
 from replicator.buckets import deploy
 from replicator.buckets.compacting import keep_compacted
 from replicator.buckets.divergence import beginning, divergence, standing
@@ -22,6 +24,7 @@ from replicator.buckets.numbers import Numbers
 from replicator.buckets.read import position
 from replicator.buckets.retire import retire_for_ever
 from replicator.buckets.rows import RowStates
+from replicator.buckets.standby import become_writer
 from replicator.buckets.ticking import tick
 from replicator.buckets.write import (
     Source,
@@ -39,13 +42,29 @@ from replicator.copying.copies import Copies, Redeployed, Refused, Wanted
 from replicator.copying.weave import Weaver
 from replicator.database import Connection, check_migrated, connected, pooled
 from replicator.dsn import describe_dsn
+from replicator.ehr.columns import read_catalogue
 from replicator.ehr.job import Jobs
-from replicator.ehr.mapping import load_mapping
+from replicator.ehr.mapping import mapping_of
+from replicator.ehr.model import RecordMapping
 from replicator.ehr.queue import Feed, Meanings
+from replicator.ehr.queue_existing import fill, note_mappings
 from replicator.ehr.queue_found import Finder, asks_others
-from replicator.errors import ReplicatorError, SlotBlocked, SlotLost, StandingBy, Unavailable
+from replicator.ehr.used import tables_followed
+from replicator.errors import (
+    NewUnready,
+    OldUnready,
+    ReplicatorError,
+    SlotBlocked,
+    SlotLost,
+    SourceUnready,
+    Unavailable,
+)
+from replicator.files import Files
 from replicator.marks import mark
+from replicator.observe.metrics.telling import count_batch
+from replicator.patience import Patience, stopped_within
 from replicator.replicate import Limits, replicate
+from replicator.rules.doubts import Doubts
 from replicator.rules.met import Met
 from replicator.rules.model import Rules
 from replicator.rules.route import Router
@@ -56,10 +75,8 @@ from replicator.wal.source import Slot, drop_slot, find_slot, identify, is_held_
 from replicator.wal.stream import Stream
 from replicator.wal.transactions import Assembler
 
-#: Waiting for what heals by itself: from so much, doubling, to so much; each wait a random part of it.
-_BACKOFF_S = (0.1, 5.0)
-#: A connection that lasted this long was a good one: the next fault is a new one.
-_GOOD_S = 10.0
+_T = TypeVar("_T")
+
 #: Why we wait is said again after so long, if it is still the same.
 _TOLD_AGAIN_S = 300.0
 #: Whoever has not answered by then, before the stream begins, is not waited for any longer.
@@ -82,10 +99,50 @@ class Ready(NamedTuple):
     writer: Writer
     force: Force
     notes: Connection
+    #: Every table that rules read or that is mapped.
+    followed: Sequence[tuple[str, str]]
+    #: What queues the rows that were there before their mapping.
+    fill: Callable[[], Awaitable[object]]
 
 
-async def run_replicate(config: Config, rules: Rules, stop: asyncio.Event) -> None:
-    """Replicate until told to stop, connecting again after whatever heals by itself."""
+class Given:
+    """What is replicated by: the rules, and the mapping where there is a record system."""
+
+    def __init__(
+        self, rules: Rules, mapping: RecordMapping | None, files: Files | None, doubts: Doubts
+    ) -> None:
+        self.rules, self.mapping = Configured(rules), mapping
+        self.doubts = doubts
+        self._files = files
+
+    def take_up(self) -> None:
+        """What the files say by now, if they have been read again."""
+        if self._files is None or not self._files.renewed.is_set():
+            return
+        self._files.renewed.clear()
+        assert self._files.rules is not None, "they were read for replicating"
+        self.rules.renew(self._files.rules)
+        self.mapping = self._files.mapping
+
+    def read_again(self) -> bool:
+        """Whether the files say something else by now, though nobody has asked to read them again."""
+        return self._files is not None and self._files.reload() and self._files.renewed.is_set()
+
+    async def other(self) -> None:
+        """Return when they say something else."""
+        await (asyncio.Event() if self._files is None else self._files.renewed).wait()
+
+
+async def run_replicate(
+    config: Config, rules: Rules, stop: asyncio.Event, files: Files | None = None
+) -> None:
+    """Replicate until told to stop, connecting again after whatever heals by itself.
+
+    With `files`, go over to what they say when they are read again.
+    """
+    # Rows pass by in their thousands, and hold nothing that holds them: looking for such among them every few
+    # hundred takes a twelfth of all time.
+    gc.set_threshold(10_000, 20, 50)
     source, storage = config.source, describe_dsn(config.storage_dsn)
     mark(
         "starting",
@@ -96,58 +153,68 @@ async def run_replicate(config: Config, rules: Rules, stop: asyncio.Event) -> No
         publication=source.publication,
         storage=f"{storage} schema {config.storage.schema_name}",
     )
-    await _again_and_again(config, Configured(rules), stop)
+    given = Given(rules, mapping_of(config), files, Doubts(str(config.rules_path)))
+    await _again_and_again(config, given, stop)
     mark("stopped", level=logging.INFO, slot=source.slot)
 
 
-async def _again_and_again(config: Config, rules: Configured, stop: asyncio.Event) -> None:
-    attempt, last, told = 0, ReplicatorError(""), -math.inf
+async def _again_and_again(config: Config, given: Given, stop: asyncio.Event) -> None:
+    patience, last, told = Patience(), ReplicatorError(""), -math.inf
     while not stop.is_set():
         began = time.monotonic()
+        given.take_up()
         try:
-            await replicate_once(config, rules, stop)
+            await replicate_once(config, given, stop)
         except (Unavailable, SlotBlocked, SlotLost) as error:
             if isinstance(error, SlotLost) and isinstance(last, SlotLost):
                 raise
             # A slot that is lost under a stream is looked at once more: then it is judged together with what
             # is stored, and what to do about it is known, or said.
-            attempt = 1 if time.monotonic() - began > _GOOD_S else attempt + 1
-            first, most = _BACKOFF_S
-            wait_s = random.uniform(0.5, 1) * min(most, first * 2 ** min(attempt, 16))
-            # A standby may say the same for months.
+            wait_s = patience.after(time.monotonic() - began)
             is_news = error.what != last.what or time.monotonic() - told > _TOLD_AGAIN_S
-            level = logging.INFO if isinstance(error, StandingBy) else logging.WARNING
-            level, told = (level, time.monotonic()) if is_news else (logging.DEBUG, told)
+            level, told = (logging.WARNING, time.monotonic()) if is_news else (logging.DEBUG, told)
             mark("waiting", level=level, why=error.what, seconds=round(wait_s, 2))
+            pulse.at(f"waiting: {error.what}", is_ready=False)
             last = error
-            await _stopped_within(stop, wait_s)
+            await stopped_within(stop, wait_s)
+        except SourceUnready:
+            # Perhaps rules that do not need it have been written: whoever starts it again would read them.
+            if not given.read_again():
+                raise
 
 
-async def replicate_once(config: Config, rules: Configured, stop: asyncio.Event) -> None:
+async def replicate_once(config: Config, given: Given, stop: asyncio.Event) -> None:
     """One connection's worth of replicating: from the stored checkpoint until stopped or interrupted.
 
     Or until other rules are to be prepared, or are in force.
     """
     try:
         async with AsyncExitStack() as stack:
-            ready = await _unless(stop, _open(stack, config, rules))
+            store = await _unless(stop, _OPENING_S, _open_storage(stack, config))
+            if store is None or not await _unless(stop, None, become_writer(store, config.source.slot)):
+                return
+            ready = await _unless(stop, _OPENING_S, _open(stack, config, store, given))
             if ready is not None:
-                await _go_on(ready, config, stop)
+                pulse.at("replicating", is_ready=True)
+                await _go_on(ready, config, given, stop)
     except Redeployed:
         return
-    except Refused as refused:
+    except (Refused, NewUnready) as refused:
         await _refuse(config, str(refused))
+    except OldUnready as error:
+        await _go_over(config, error)
 
 
-async def _go_on(ready: Ready, config: Config, stop: asyncio.Event) -> None:
+async def _go_on(ready: Ready, config: Config, given: Given, stop: asyncio.Event) -> None:
     limits, schema, slot = config.replicate, config.storage.schema_name, config.source.slot
     await first_to_end(
         replicate(
             ready.stream,
-            Assembler(schema, frozenset(ready.force.tables)),
+            Assembler(schema, frozenset(ready.followed)),
             ready.weaver,
             ready.writer,
             Limits(limits.batch_rows, limits.batch_bytes, limits.batch_ms / 1000),
+            count=count_batch,
         ),
         ready.copier.run(),
         tick(ready.lookups, config.source_dsn),
@@ -156,8 +223,11 @@ async def _go_on(ready: Ready, config: Config, stop: asyncio.Event) -> None:
             config.storage_dsn, schema, slot, ready.notes, (ready.force.active, ready.force.preparing)
         ),
         _let_go(ready.stream, config.source_dsn),
-        _stop_when(stop, ready.stream),
+        ready.fill(),
+        _stop_when(stop.wait(), ready.stream),
+        _stop_when(given.other(), ready.stream),
         _stop_when_redeployed(ready, slot),
+        _live_while_storage_works(ready.writer),
     )
 
 
@@ -170,38 +240,55 @@ async def _refuse(config: Config, why: str) -> None:
             mark("rules failed", level=logging.WARNING, rules=preparing, why=why)
 
 
-async def _open(stack: AsyncExitStack, config: Config, rules: Configured) -> Ready:
+async def _go_over(config: Config, error: OldUnready) -> None:
+    """The set in force cannot be followed any more; the one in preparation goes on alone."""
+    async with connected(config.storage_dsn, "rules", schema=config.storage.schema_name) as storage:
+        preparing = await deploy.give_up(storage, config.source.slot, error.what)
+    mark("rules given up", level=logging.WARNING, why=error.what, preparing=preparing)
+
+
+async def _open_storage(stack: AsyncExitStack, config: Config) -> Connection:
+    schema = config.storage.schema_name
+    store = await stack.enter_async_context(connected(config.storage_dsn, "write", schema=schema))
+    await check_migrated(store, schema)
+    return store
+
+
+async def _open(stack: AsyncExitStack, config: Config, store: Connection, given: Given) -> Ready:
     """Connect to both sides, see that they agree, and begin to listen."""
     source, schema, opened = config.source, config.storage.schema_name, stack.enter_async_context
-    store = await opened(connected(config.storage_dsn, "write", schema=schema))
-    await check_migrated(store, schema)
+    rules = given.rules
     notes = await opened(connected(config.storage_dsn, "tables", schema=schema))
     clinic = await opened(connected(printing(config.source_dsn), "copy"))
-    await require_ready(clinic, source.publication, await rules.names(store, source.slot))
+    mapped = tables_of(given.mapping)
+    names = await rules.names(store, source.slot)
+    await require_ready(clinic, source.publication, sorted({*names, *mapped}))
     numbers = Numbers(await opened(connected(config.storage_dsn, "numbers", schema=schema)))
     writer = await open_or_begin(store, clinic, config, numbers)
+    await numbers.read()
     writer.row_most = config.replicate.row_bytes
     force = await rules.take(store, source.slot)
-    copies = Copies(
-        Wanted(
-            config.source_dsn,
-            source.slot,
-            source.publication,
-            force.tables,
-            force.preparing,
-            force.kept,
-            force.new,
-        )
+    await given.doubts.tell(rules.rules, clinic, source.publication)
+    wanted = Wanted(
+        config.source_dsn,
+        source.slot,
+        source.publication,
+        force.tables,
+        force.preparing,
+        force.kept,
+        force.new,
+        mapped,
     )
+    copies = Copies(wanted)
     router = Router(force.rules, beside=force.beside)
-    router.anew = copies.anew
+    router.anew, router.next, router.is_to_come = copies.anew, force.next, copies.is_to_come
     copier = Copier(copies, clinic, notes, Met(router, clinic))
     await copier.prepare()
     if force.preparing is not None and await deploy.put_in_force_at_once(store, source.slot, force.preparing):
         mark("rules switched", rules=force.preparing)
         raise Redeployed  # nothing had to be copied
     writer.lookups = lookups = Lookups(store, router)
-    writer.feed = await feed_of(stack, config)
+    writer.feed, existing = await feed_of(stack, config, given.mapping, clinic, notes)
     await lookups.open()
     timeout_s = await sender_timeout_s(clinic)
 
@@ -224,20 +311,32 @@ async def _open(stack: AsyncExitStack, config: Config, rules: Configured) -> Rea
         )
     )
     weaver = Weaver(copies, RowStates(store, source.slot))
-    return Ready(stream, weaver, copier, lookups, writer, force, notes)
+    return Ready(stream, weaver, copier, lookups, writer, force, notes, wanted.every, existing)
 
 
-async def feed_of(stack: AsyncExitStack, config: Config) -> Callable[[], Feed] | None:
-    """What makes jobs for the record system, where there is one."""
-    if config.ehr.url is None:
-        return None
-    mapping = load_mapping(config.ehr.mapping_path)
-    finder = None
-    if asks_others(mapping):
-        # Within a batch, storage waits for the answers.
-        finder = Finder(await stack.enter_async_context(pooled(printing(config.source_dsn), "find", most=1)))
-    jobs = Jobs(mapping, finder.find if finder is not None else lambda *asked: None, {})
-    return partial(Feed, Meanings(jobs, finder))
+def tables_of(mapping: RecordMapping | None) -> list[tuple[str, str]]:
+    """The tables whose changes can make jobs."""
+    names = tables_followed(mapping) if mapping is not None else []
+    return [(name.partition(".")[0], name.partition(".")[2]) for name in names]
+
+
+async def feed_of(
+    stack: AsyncExitStack,
+    config: Config,
+    mapping: RecordMapping | None,
+    clinic: Connection,
+    notes: Connection,
+) -> tuple[Callable[[], Feed] | None, Callable[[], Awaitable[object]]]:
+    """What makes jobs for the record system, where there is one, of changes and of what was there before."""
+    await note_mappings(notes, mapping)
+    if mapping is None:
+        return None, asyncio.Event().wait
+    types = (await read_catalogue(clinic, mapping)).types
+    find = await stack.enter_async_context(pooled(printing(config.source_dsn), "find", most=1))
+    # Within a batch, storage waits for the answers.
+    finder = Finder(find) if asks_others(mapping) else None
+    jobs = Jobs(mapping, finder.find if finder is not None else lambda *asked: None, {}, types)
+    return partial(Feed, Meanings(jobs, finder)), partial(fill, config, mapping, types)
 
 
 async def open_or_begin(store: Connection, clinic: Connection, config: Config, numbers: Numbers) -> Writer:
@@ -319,11 +418,11 @@ async def first_to_end(*works: Awaitable[object]) -> None:
         task.result()
 
 
-async def _unless(stop: asyncio.Event, work: Coroutine[None, None, Ready]) -> Ready | None:
-    """What the work comes to; None if we are to stop before it has."""
+async def _unless(stop: asyncio.Event, seconds: float | None, work: Coroutine[None, None, _T]) -> _T | None:
+    """What the work comes to, in time; None if we are to stop before it has."""
     working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     try:
-        await asyncio.wait({working, stopping}, timeout=_OPENING_S, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working, stopping}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
         working.cancel()
         stopping.cancel()
@@ -333,7 +432,7 @@ async def _unless(stop: asyncio.Event, work: Coroutine[None, None, Ready]) -> Re
     if stop.is_set():
         return None
     raise Unavailable(
-        f"the source or the storage did not answer within {_OPENING_S:g} s",
+        f"the source or the storage did not answer within {seconds:g} s",
         "A network path may have broken without a word; connecting again.",
     )
 
@@ -352,8 +451,19 @@ async def _let_go(stream: Stream, source_dsn: str) -> None:
                 )
 
 
-async def _stop_when(stop: asyncio.Event, stream: Stream) -> None:
-    await stop.wait()
+async def _live_while_storage_works(writer: Writer) -> None:
+    """A statement about a large table can take minutes, in which nothing goes round and nothing is wrong.
+
+    That it ends when storage does is its connection's care.
+    """
+    while True:
+        await asyncio.sleep(_STUCK_S / 2)
+        if writer.connection.pgconn.transaction_status == TransactionStatus.ACTIVE:
+            pulse.went_round()
+
+
+async def _stop_when(told: Awaitable[object], stream: Stream) -> None:
+    await told
     stream.stop()
     await asyncio.Event().wait()  # the main path ends by itself, in its own time
 
@@ -368,10 +478,3 @@ async def _stop_when_redeployed(ready: Ready, slot: str) -> None:
         await asyncio.sleep(_HEARD_S)
     ready.stream.stop()
     await asyncio.Event().wait()
-
-
-async def _stopped_within(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        return

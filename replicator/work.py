@@ -6,7 +6,7 @@ renews that while it works. One that dies is replaced when its leases end, and o
 that nothing it says is taken any more.
 
 What cannot be delivered now stops its lane, and no other: it is tried again later, or waits for a template,
-or for a person. While the server does not answer, no lane is taken at all: one asks, now and then.
+or for a person. While the server does not answer, no lane is taken at all: one worker asks, now and then.
 """
 
 from __future__ import annotations
@@ -14,415 +14,248 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
+import secrets
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Collection
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from typing import Any
 
-from replicator import queries
+from replicator import pulse, queries
 from replicator.config import Config
 from replicator.database import check_migrated, connected, pooled
-from replicator.ehr.circuit import Circuit, Closed, Probing, ask, hear
-from replicator.ehr.client import Anonymous, Auth, Basic, Bearer, Client, ClientCredentials, Limits, Unreached
-from replicator.ehr.deliver import Delivery, End
+from replicator.ehr.client import Auth, Client, Limits, Turns, auth_from, trusting
+from replicator.ehr.columns import computed, read_catalogue
+from replicator.ehr.deliver import Delivery
+from replicator.ehr.deliver_checks import Checks
 from replicator.ehr.deliver_plans import Plans
 from replicator.ehr.deliver_read import reading
-from replicator.ehr.job import Jobs, Operation
-from replicator.ehr.lanes import (
-    Going,
-    Home,
-    Known,
-    Lane,
-    Report,
-    Said,
-    Task,
-    as_first,
-    ended,
-    hold_name,
-    merged,
-    released,
-    stopped,
-)
+from replicator.ehr.job import Jobs
+from replicator.ehr.lanes import Lane
+from replicator.ehr.lanes_held import Holds
 from replicator.ehr.lanes_recorded import Recorder
-from replicator.ehr.lanes_taken import SERVER, Lanes
-from replicator.ehr.model import Filter, Formula, RecordMapping
-from replicator.ehr.retry import Done, Hold, Park, Retry, verdict
-from replicator.errors import ConfigError, ProtocolError, Unavailable
+from replicator.ehr.lanes_seats import Seats
+from replicator.ehr.lanes_taken import Lanes
+from replicator.ehr.lanes_worked import Work
+from replicator.ehr.model import RecordMapping
+from replicator.ehr.pace import Pace
+from replicator.errors import ConfigError, Unavailable
 from replicator.marks import mark
-from replicator.together import end_with_parent
+from replicator.patience import Patience, stopped_within
 from replicator.wal.source import printing
 
 _q = queries.load("queue")
 
-#: Connections to storage, and to the source.
 _STORAGE_CONNECTIONS, _SOURCE_CONNECTIONS = 4, 2
-#: Waiting for storage: from so much, doubling, to so much.
-_BACKOFF_S = (0.1, 5.0)
 #: Who empties the queue looks again after so long, also if nobody says anything.
 _LOOK_S = 1.0
-#: What is held is looked at after so long.
-_HOLD_S = 15.0
 #: How often what was finished long ago is looked for, and how much of it goes at once.
 _FORGET_S, _FORGET_ROWS = 60.0, 5000
-#: How long requests that are under way are given when we are to stop.
-_STOP_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How much one worker does at once, and for how long."""
-
-    #: Lanes at a time, and so requests.
-    concurrency: int = 16
-    #: Jobs a second; None for as many as the server takes.
-    rate: float | None = None
-    #: Jobs of a lane that are taken together.
-    jobs: int = 20
-    lease_s: float = 60.0
-    #: How long what is finished is kept.
-    keep_s: float = 30 * 86_400.0
-
-
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """What the expressions of a mapping come to, by their text."""
-
-    filters: Mapping[str, Filter] = field(default_factory=dict)
-    formulas: Mapping[str, Formula] = field(default_factory=dict)
 
 
 async def run_work(
-    config: Config,
-    mapping: RecordMapping,
-    stop: asyncio.Event,
-    *,
-    computed: Computed | None = None,
-    pace: Pace | None = None,
+    config: Config, mapping: RecordMapping, stop: asyncio.Event, *, pace: Pace | None = None
 ) -> None:
     """Work until told to stop, connecting again after whatever heals by itself."""
     if config.ehr.url is None:
         raise ConfigError("no record system is configured", "Set ehr.url to the root of its openEHR API.")
+    auth_of(config), trusting(config.ehr.ca_file)
     mark("working", level=logging.INFO, mapping=mapping.file)
-    attempt = 0
-    parent = asyncio.create_task(_end_with_parent(stop))
-    try:
-        while not stop.is_set():
-            try:
-                await work_once(config, mapping, stop, computed or Computed(), pace or Pace())
-            except Unavailable as error:
-                attempt += 1
-                first, most = _BACKOFF_S
-                wait_s = random.uniform(0.5, 1) * min(most, first * 2 ** min(attempt, 16))
-                mark("waiting", level=logging.WARNING, why=error.what, seconds=round(wait_s, 2))
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), wait_s)
-    finally:
-        parent.cancel()
+    patience, holder = Patience(), f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    while not stop.is_set():
+        began = time.monotonic()
+        try:
+            await work_once(config, mapping, stop, pace or pace_of(config), holder)
+        except Unavailable as error:
+            wait_s = patience.after(time.monotonic() - began)
+            mark("waiting", level=logging.WARNING, why=error.what, seconds=round(wait_s, 2))
+            pulse.at(f"waiting: {error.what}", is_ready=False)
+            await stopped_within(stop, wait_s)
     mark("stopped", level=logging.INFO)
 
 
-async def _end_with_parent(stop: asyncio.Event) -> None:
-    await end_with_parent()
-    stop.set()
-
-
 async def work_once(
-    config: Config, mapping: RecordMapping, stop: asyncio.Event, computed: Computed, pace: Pace
+    config: Config, mapping: RecordMapping, stop: asyncio.Event, pace: Pace, holder: str
 ) -> None:
     """One set of connections' worth of work."""
-    assert config.ehr.url is not None
-    schema = config.storage.schema_name
+    url, dsn, schema = config.ehr.url, config.storage_dsn, config.storage.schema_name
+    assert url is not None
     async with AsyncExitStack() as stack:
         opened = stack.enter_async_context
-        listening = await opened(connected(config.storage_dsn, "work", schema=schema))
+        listening = await opened(connected(dsn, "work", schema=schema))
         await check_migrated(listening, schema)
-        storage = await opened(pooled(config.storage_dsn, "work", schema=schema, most=_STORAGE_CONNECTIONS))
+        storage = await opened(pooled(dsn, "work", schema=schema, most=_STORAGE_CONNECTIONS))
         source = await opened(pooled(printing(config.source_dsn), "work", most=_SOURCE_CONNECTIONS))
-        limits = Limits(connections=pace.concurrency + 2)
-        client = await opened(Client(config.ehr.url, auth=auth_of(config), limits=limits))
-        jobs = Jobs(mapping, lambda *asked: None, computed.filters)
-        plans = Plans(client, mapping)
-        delivery = Delivery(client, jobs, plans, computed.formulas, reading(source))
-        holder = f"{socket.gethostname()}:{os.getpid()}"
-        worker = Worker(Lanes(storage, holder, pace.lease_s), delivery, pace)
+        async with source() as asked:
+            compiled = computed(mapping, await read_catalogue(asked, mapping))
+        turns = Turns(pace.rate)
+        limits = Limits(connections=pace.concurrency + 2, answer_s=pace.timeout_s)
+        tls = trusting(config.ehr.ca_file)
+        client = await opened(Client(url, auth=auth_of(config), limits=limits, tls=tls, turns=turns))
+        jobs, plans = Jobs(mapping, lambda *asked: None, compiled.filters), Plans(client, mapping)
+        delivery = Delivery(client, jobs, plans, compiled.formulas, reading(source))
+        lanes = Lanes(storage, holder, pace.lease_s)
+        seats = await opened(Seats(storage, holder, url, pace))
+        atomic = {table.name for table in mapping.tables.values() if table.atomic}
+        worker = Worker(lanes, delivery, Holds(lanes, Checks(client, plans, mapping)), pace, atomic)
         await listening.execute(_q.listen)
 
         async def hear_of_jobs() -> None:
-            async for _ in listening.notifies():
+            async for notice in listening.notifies():
+                if notice.payload:
+                    worker.look_anew()
                 worker.wake.set()
 
-        await worker.run(stop, hear_of_jobs())
+        async def share() -> None:
+            while True:
+                worker.allow(await seats.settle(worker.busy))
+                turns.share = (
+                    max(1, worker.allowed) / pace.concurrency
+                )  # never nothing: somebody has to probe
+                pulse.at(f"delivering: {worker.busy} lanes at work", is_ready=True)
+                await asyncio.sleep(_LOOK_S)
+
+        worker.allowed = 0
+        await worker.run(stop, hear_of_jobs(), share())
 
 
-def auth_of(config: Config) -> Auth:
-    """How to log in to the record system."""
-    given = {name: secret.get_secret_value() for name, secret in config.ehr.auth.items()}
-    match given:
-        case {"user": user, "password": password, **rest} if not rest:
-            return Basic(user, password)
-        case {"token": token, **rest} if not rest:
-            return Bearer(token)
-        case {"token_url": url, "client_id": client_id, "client_secret": secret, **rest} if set(rest) <= {
-            "scope"
-        }:
-            return ClientCredentials(url, client_id, secret, scope=rest.get("scope", ""))
-        case {**rest} if not rest:
-            return Anonymous()
-    raise ConfigError(
-        f"ehr.auth: cannot log in with {', '.join(sorted(given))}",
-        "Give user and password; or token; or token_url, client_id, client_secret and perhaps scope.",
+def pace_of(config: Config) -> Pace:
+    keys = config.ehr
+    return Pace(
+        keys.concurrency, keys.rate, lease_s=keys.lease_s, timeout_s=keys.timeout_s, keep_s=keys.keep_s
     )
 
 
-class Worker:
-    """Lanes at work, and what they share: the circuit, the holds, and the pace."""
+def auth_of(config: Config) -> Auth:
+    return auth_from({name: secret.get_secret_value() for name, secret in config.ehr.auth.items()})
 
-    def __init__(self, lanes: Lanes, delivery: Delivery, pace: Pace) -> None:
-        self.lanes, self.delivery, self.pace = lanes, delivery, pace
-        self.recorder = Recorder(lanes.record)
+
+class Worker:
+    """Lanes at work."""
+
+    def __init__(
+        self, lanes: Lanes, delivery: Delivery, holds: Holds, pace: Pace, atomic: Collection[str] = ()
+    ) -> None:
+        self.lanes, self.holds, self.pace = lanes, holds, pace
+        # Where few lanes are at work, nothing waits for anything.
+        self.recorder = Recorder(lanes.record, lambda: self.busy // 2)
+        self.work = Work(lanes, delivery, holds, self.recorder, atomic)
         self.wake = asyncio.Event()
-        self.circuit: Circuit = Closed()
-        #: What is known to hold many lanes.
-        self.held: set[str] = set()
+        #: How many lanes may be at work here.
+        self.allowed = pace.concurrency
         self._running: dict[asyncio.Task[None], Lane] = {}
-        #: Until when each lane is surely ours, by our own clock.
-        self._ours_until: dict[int, float] = {}
-        self._next_at = 0.0
+        #: How many of those only wait for what they did to be recorded.
+        self._over = 0
         self._stop = asyncio.Event()
 
     @property
-    def now(self) -> float:
-        return asyncio.get_running_loop().time()
+    def busy(self) -> int:
+        """Lanes in which something may still be sent."""
+        return len(self._running) - self._over
+
+    def look_anew(self) -> None:
+        """People have decided about some lanes: give back what there is, to see what they have decided."""
+        for lane in self._running.values():
+            lane.is_decided = True
+        mark("decided", lanes=len(self._running))
+
+    def allow(self, lanes: int) -> None:
+        self.allowed = lanes
+        self.wake.set()
 
     async def run(self, stop: asyncio.Event, *besides: Awaitable[None]) -> None:
         """Work until told to stop: then what was taken is finished or given back."""
         self._stop = stop
-        works = [
-            self._claiming(),
-            self.recorder.run(),
-            self._renewing(),
-            self._checking(),
-            self._forgetting(),
-        ]
+        works = [self._claiming(), self.recorder.run(), self._renewing(), self._looking(), self._forgetting()]
         tasks = [asyncio.ensure_future(work) for work in (*works, *besides)]
         waking = asyncio.ensure_future(stop.wait())
-        waking.add_done_callback(lambda _: self.wake.set())
+        waking.add_done_callback(self._wake_to_stop)
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
-            ending = [*tasks, waking, *self._running]
-            for each in ending:
-                each.cancel()
-            await asyncio.gather(*ending, return_exceptions=True)
+            await _end(*tasks, waking, *self._running)
 
-    # Taking lanes.
+    def _wake_to_stop(self, _: object) -> None:
+        self.work.is_stopping = True
+        self.wake.set()
 
     async def _claiming(self) -> None:
+        beginning, stopping = (
+            asyncio.ensure_future(self.holds.begin()),
+            asyncio.ensure_future(self._stop.wait()),
+        )
+        try:
+            await asyncio.wait({beginning, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _end(stopping, beginning)
+        if not beginning.cancelled():
+            beginning.result()
         while not self._stop.is_set():
             self.wake.clear()
-            free = self.pace.concurrency - len(self._running)
-            taken = await self._claim(free) if free > 0 else 0
+            free = self.holds.circuit.lanes(self.allowed) - self.busy
+            taken = await self._claim(free) if free > 0 and not self.holds.is_server_held else 0
             if taken < free or free <= 0:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self.wake.wait(), _LOOK_S if free > 0 else None)
+                    await asyncio.wait_for(self.wake.wait(), _LOOK_S)
         await self._finish()
 
     async def _claim(self, free: int) -> int:
-        if SERVER in self.held or not await self._is_open():
-            return 0
-        before = self.now
+        before = asyncio.get_running_loop().time()
         taken = await self.lanes.claim(free, self.pace.jobs)
         for lane in taken:
-            self._ours_until[lane.id] = before + self.pace.lease_s
+            lane.ours_until = before + self.pace.lease_s
             task = asyncio.create_task(self._work(lane))
             self._running[task] = lane
-            task.add_done_callback(self._is_over)
+            task.add_done_callback(self._has_ended)
         if taken:
             mark("lanes taken", lanes=len(taken), jobs=sum(len(lane.tasks) for lane in taken))
         return len(taken)
 
-    def _is_over(self, task: asyncio.Task[None]) -> None:
+    async def _work(self, lane: Lane) -> None:
+        report = await self.work.jobs(lane)
+        if report is None:
+            return
+        # Nothing more is sent in it: another lane need not wait until that is recorded.
+        self._over += 1
+        self.wake.set()
+        try:
+            await self.work.release(lane, report)
+        finally:
+            self._over -= 1
+
+    def _has_ended(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
         self.wake.set()
         if not task.cancelled():
-            task.exception()  # whatever it is, the recorder has failed of it, too
+            task.exception()  # it could not be recorded, so the recorder has failed, too
 
     async def _finish(self) -> None:
-        """Let those who work come to the end of their job, and give the rest of their lanes back."""
-        if self._running:
-            await asyncio.wait(list(self._running), timeout=_STOP_S)
-
-    # One lane.
-
-    async def _work(self, lane: Lane) -> None:
-        instead = merged(lane.tasks)
-        known: dict[str, Known | None] = {}
-        noted: dict[str, asyncio.Future[bool]] = {}
-        for task in lane.tasks:
-            if self._is_to_pause():
-                break
-            if self.now >= self._ours_until.get(lane.id, 0.0):
-                mark("lane lost", lane=lane.id, token=lane.token)
-                return
-            name = task.job.composition
-            if (later := instead.get(task.seq)) is not None:
-                said = Said(lane.id, task.seq, "merged", message=f"delivered as {lane.id}.{later.seq}")
-                self._note(lane, task, said)
-                continue
-            if task.state == "skipping":
-                self._note(lane, task, Said(lane.id, task.seq, "skipped"))
-                continue
-            # A later version is only sent once it is certain that the earlier one will not be sent again.
-            if name is not None and name in noted and not await noted.pop(name):
-                return
-            if name is not None and name in known:
-                task = Task(task.seq, task.job, task.state, task.attempts, known[name])
-            before = [each for each in lane.tasks if instead.get(each.seq) is task]
-            end = await self._deliver(lane, as_first(task, before))
-            if not isinstance(end, Done):
-                await self.recorder.note(await self._stopped(lane, task, end))
-                mark("lane stopped", lane=lane.id, seq=task.seq, end=type(end).__name__)
-                return
-            said = ended(lane, task, end)
-            future = self._note(lane, task, said)
-            if name is not None:
-                noted[name] = future
-                known[name] = Known(end.version, said.is_deleted, task.job.change) if end.version else None
-        mark("lane releasing", lane=lane.id, upto=lane.upto)
-        await self.recorder.note(released(lane))
-        mark("lane released", lane=lane.id, upto=lane.upto)
-
-    def _note(self, lane: Lane, task: Task, said: Said) -> asyncio.Future[bool]:
-        lane.upto, lane.failures = task.seq, 0
-        going = Going(lane.id, lane.token, lane.upto, lane.home)
-        return self.recorder.note(Report(going, (said,)))
-
-    def _is_to_pause(self) -> bool:
-        return self._stop.is_set() or SERVER in self.held or not isinstance(self.circuit, Closed)
-
-    async def _deliver(self, lane: Lane, task: Task) -> End:
-        job = task.job
-        if task.state == "parked":
-            return Park("")
-        if job.trouble is not None or job.patient is None:
-            return Park(job.trouble or "no patient")
-        if (name := hold_name("template", job.template)) in self.held:
-            return Hold("template", f"waits for {name}")
-        await self._paced()
-        end = await self._in_home(lane, task)
-        if isinstance(end, Hold) and end.scope == "ehr" and lane.home is not None:
-            # It was there once; perhaps it has another one by now.
-            lane.home = None
-            end = await self._in_home(lane, task)
-        self._hear(end)
-        return end
-
-    async def _in_home(self, lane: Lane, task: Task) -> End:
-        if lane.home is None:
-            home = await self.delivery.home(task.job)
-            if not isinstance(home, Home):
-                return home
-            lane.home = home
-
-        async def is_ours() -> bool:
-            return lane.id in await self.lanes.renew([lane])
-
-        return await self.delivery.deliver(task, lane.home, is_ours)
-
-    async def _stopped(self, lane: Lane, task: Task, end: Retry | Hold | Park) -> Report:
-        if task.state == "parked":
-            return Report(Going(lane.id, lane.token, lane.upto, lane.home, 0.0, "parked"))
-        if isinstance(end, Hold) and end.scope != "ehr":
-            name = hold_name(end.scope, task.job.template)
-            if name not in self.held:
-                self.held.add(name)
-                mark("held", level=logging.WARNING, what=name, why=end.reason)
-                await self.lanes.hold(name, end.reason, _HOLD_S)
-            if task.job.template is not None:
-                self.delivery.plans.forget(task.job.template)
-        elif isinstance(end, Park):
-            mark("parked", level=logging.WARNING, lane=lane.id, seq=task.seq, mapping=task.job.mapping)
-        return stopped(lane, task, end, random.random())
-
-    async def _paced(self) -> None:
-        """Wait for our turn, if so many jobs a second are the most."""
-        if self.pace.rate is None:
+        """Let those who work come to the end of their job, and give the lanes of those back who do not."""
+        if not self._running:
             return
-        self._next_at = max(self._next_at, self.now) + 1 / self.pace.rate
-        await asyncio.sleep(self._next_at - 1 / self.pace.rate - self.now)
-
-    # Whether the server is there.
-
-    def _hear(self, end: End | Done) -> None:
-        is_outage = isinstance(end, Retry) and end.is_outage
-        before = self.circuit
-        self.circuit = hear(before, is_outage=is_outage, now=self.now, luck=random.random())
-        if type(before) is not type(self.circuit):
-            mark("circuit", level=logging.WARNING, state=type(self.circuit).__name__)
-
-    async def _is_open(self) -> bool:
-        """Whether lanes may be taken; where it is time to ask the server that, it is asked."""
-        may_send, self.circuit = ask(self.circuit, self.now)
-        if may_send and isinstance(self.circuit, Probing):
-            self._hear(await self._probe())
-        return isinstance(self.circuit, Closed)
-
-    async def _probe(self) -> End:
-        mark("probing")
-        try:
-            answer = await self.delivery.client.templates()
-        except Unreached as unreached:
-            return Retry(str(unreached.fault), is_outage=True)
-        except ProtocolError as error:
-            return Hold("server", error.what)
-        if isinstance(answer, tuple):
-            return Done()
-        said = verdict(Operation.STATUS, answer, tries=0, template_is_known=True)
-        return said if isinstance(said, Retry | Hold) else Park(answer.summary)
+        _, late = await asyncio.wait(list(self._running), timeout=self.pace.stop_s)
+        lanes = [self._running[task] for task in late if task in self._running]
+        await _end(*late)
+        await asyncio.gather(*map(self.work.give_back, lanes))
 
     # What goes on beside.
 
     async def _renewing(self) -> None:
         while True:
             await asyncio.sleep(self.pace.lease_s / 3)
-            lanes, before = list(self._running.values()), self.now
+            lanes, before = list(self._running.values()), asyncio.get_running_loop().time()
             ours = await self.lanes.renew(lanes)
             for lane in lanes:
                 if lane.id in ours:
-                    self._ours_until[lane.id] = before + self.pace.lease_s
-            running = {lane.id for lane in self._running.values()}
-            self._ours_until = {id: until for id, until in self._ours_until.items() if id in running}
+                    lane.ours_until = before + self.pace.lease_s
 
-    async def _checking(self) -> None:
-        """Look at what is held, now and then; one worker looks for all."""
+    async def _looking(self) -> None:
         while True:
-            self.held = await self.lanes.holds()
-            if self.held and (name := await self.lanes.due_hold(_HOLD_S)) is not None:
-                if await self._is_healed(name):
-                    await self.lanes.end_hold(name)
-                    self.held.discard(name)
-                    mark("hold ended", level=logging.INFO, what=name)
-                    self.wake.set()
-            await self.lanes.let_go()
+            if await self.holds.look():
+                self.wake.set()
             await asyncio.sleep(_LOOK_S)
-
-    async def _is_healed(self, name: str) -> bool:
-        if name == SERVER:
-            return isinstance(await self._probe(), Done)
-        template = name.removeprefix("template ")
-        for table in self.delivery.jobs.mapping.tables.values():
-            if table.template is not None and table.template.id == template:
-                self.delivery.plans.forget(template)
-                try:
-                    plan = await self.delivery.plans.of(table)
-                except Unreached:
-                    return False
-                if isinstance(plan, Retry | Hold | Park):
-                    return False
-        return True
 
     async def _forgetting(self) -> None:
         while True:
@@ -431,5 +264,15 @@ class Worker:
             await asyncio.sleep(_FORGET_S)
 
 
-#: What starts one: for whoever runs it beside the others.
-Start = Callable[[asyncio.Event], Awaitable[None]]
+async def _end(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel them, and wait until they have ended.
+
+    Before Python 3.12 waiting with a timeout loses a cancellation that comes at the same moment as what is
+    waited for, such as a connection: so it is said again.
+    """
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.5)
+    await asyncio.gather(*tasks, return_exceptions=True)  # what went wrong with them is heard

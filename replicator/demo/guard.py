@@ -118,9 +118,9 @@ def _say(**answer: object) -> None:
         pass  # Nobody listens any more; the orders will end, too.
 
 
-def _make(folder: Path, user: int | None, group: int | None) -> None:
-    """An empty folder of our own; raises if there is one with something in it."""
-    if not folder.is_dir() or any(folder.iterdir()):
+def _make(folder: Path, user: int | None, group: int | None, again: bool) -> None:
+    """An empty folder of our own, or that of before; raises if there is another with something in it."""
+    if not again and (not folder.is_dir() or any(folder.iterdir())):
         folder.mkdir(parents=True)
     folder.chmod(0o700)
     if user is not None and group is not None:
@@ -178,7 +178,7 @@ def main() -> None:
     wishes = json.loads(sys.argv[1])
     folder = Path(wishes["folder"])
     try:
-        _make(folder, wishes["user"], wishes["group"])
+        _make(folder, wishes["user"], wishes["group"], wishes["again"])
     except OSError as error:
         _say(error=str(error))
         return

@@ -22,7 +22,7 @@ ANSWER_S = 60.0
 class Guarded:
     """A folder, and at most one running process (with descendants) that works in it."""
 
-    def __init__(self, folder: Path, account: Account, *, keep: bool) -> None:
+    def __init__(self, folder: Path, account: Account, *, keep: bool, again: bool = False) -> None:
         self.folder = folder
         self.account = account
         self.keep = keep
@@ -31,7 +31,8 @@ class Guarded:
         #: How the last one ended: an exit code, or a signal's number below zero.
         self.code: int | None = None
         self._unread = b""
-        wishes = {"folder": str(folder), "user": account.user, "group": account.group, "keep": keep}
+        wishes = {"folder": str(folder), "user": account.user, "group": account.group}
+        wishes |= {"keep": keep, "again": again}
         # A session of its own: Ctrl-C at the terminal is for us to act on.
         self._guard = subprocess.Popen(
             [sys.executable, "-I", "-S", guard.__file__, json.dumps(wishes)],

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from replicator.demo.guarded import Guarded
+from replicator.demo.kept import PASSWORD
 from replicator.errors import Unavailable
 
 Settings = Mapping[str, str | int | bool]
@@ -20,8 +21,8 @@ _ADVICE = {
 
 
 def make_data(guarded: Guarded, data: Path, log: Path, *, user: str, password: str, sync: bool) -> None:
-    """Run initdb: a password for TCP, none for the socket, which only its folder's owner can reach."""
-    secret = guarded.folder / "password"
+    """Run initdb: a password for TCP, left in a file; none for the socket, which only its owner reaches."""
+    secret = guarded.folder / PASSWORD
     secret.touch(0o600)
     secret.write_text(password)
     account = guarded.account
@@ -40,7 +41,6 @@ def make_data(guarded: Guarded, data: Path, log: Path, *, user: str, password: s
     if code != 0:
         how = "did not end" if code is None else f"ended with code {code}"
         raise Unavailable(f"initdb {how}, making {data}", advice(log))
-    secret.unlink()
 
 
 def write_settings(data: Path, settings: Settings) -> None:

@@ -4,8 +4,8 @@
         psycopg.connect(server.dsn())
 
 The data is made new and, unless it is to be kept, thrown away at the end: when the server is closed, or when
-this process ends in any other way, be it by SIGKILL (`guard.py` sees to that). Everything a server has is in
-one folder: `data`, `server.log`, and its socket.
+this process ends in any other way, be it by SIGKILL (`guard.py` sees to that). What was kept is gone on with.
+Everything a server has is in one folder: `data`, `server.log`, and its socket.
 
 While a server is stopped its port stays ours, so that connection strings outlive a restart.
 """
@@ -24,12 +24,12 @@ from urllib.parse import quote, urlencode
 
 import psycopg
 
-from replicator.demo import initdb
+from replicator.demo import initdb, kept
 from replicator.demo.account import Account, account_for
 from replicator.demo.binaries import Binaries, find_binaries, for_the_demo
 from replicator.demo.guarded import Guarded
 from replicator.demo.port import LOOPBACK, Port
-from replicator.errors import ConfigError, Unavailable
+from replicator.errors import Unavailable
 
 __all__ = ["Binaries", "Server", "find_binaries", "for_the_demo"]
 
@@ -190,17 +190,19 @@ class Server:
     # ── How ──────────────────────────────────────────────────────────────────────────────────────
 
     def _make(self) -> Guarded:
-        """The folder, and an empty cluster in it."""
+        """The folder, and a cluster in it: an empty one, or that of before."""
+        before = kept.password_of(self.directory, self.binaries, keep=self.keep)
         place = next(folder for folder in self.directory.parents if folder.is_dir())
         account = self._account or account_for(self.binaries, place)
-        if self.directory.is_dir() and any(self.directory.iterdir()):
-            raise ConfigError(
-                f"{self.directory} is not empty", "Name a folder that does not exist yet, or is empty."
-            )
-        guarded = Guarded(self.directory, account, keep=self.keep)
+        guarded = Guarded(self.directory, account, keep=self.keep, again=before is not None)
+        if before is not None:
+            self.password = before
+            return guarded
         try:
             sync = bool(self.settings["fsync"])
             initdb.make_data(guarded, self.data, self.log, user=self.user, password=self.password, sync=sync)
+            if not self.keep:
+                (self.directory / kept.PASSWORD).unlink()
         except BaseException:
             guarded.close()
             raise

@@ -31,13 +31,20 @@ class Way(NamedTuple):
     answer: Callable[[HttpRequest], Awaitable[Mapping[str, object]]]
 
 
+class Asked(NamedTuple):
+    """Every way to ask, and what is told of replication."""
+
+    ways: list[Way]
+    status: Status
+
+
 def api(
     config: Config,
     feed: Feed,
     keyring: Keyring,
     storage: Connect,
     source: Connect,
-) -> list[Way]:
+) -> Asked:
     """Every way to ask, by the rules that are in force now."""
     rules, text = feed.rules, feed.rules_text
     if not text:  # nothing is shown to anybody yet: by those that will be
@@ -57,14 +64,15 @@ def api(
     async def reprocess() -> None:
         await recopy(config, (), everything=True, wait=False)
 
-    asking = StatusRoutes(Status(config, rules, storage, source, at_source), keyring, admins)
+    status = Status(config, rules, storage, source, at_source)
+    asking = StatusRoutes(status, keyring, admins)
 
     async def deploy(text: str) -> None:
         async with storage() as connection:
             await deployed.store(connection, config.source.slot, parse_rules(text, "sync_rules"), "command")
 
     admin = Admin(config, rules, text, admins, storage, source, reprocess, deploy)
-    return [
+    ways = [
         Way("/api/sync/status", "GET", asking.status),
         Way("/api/sync/patient/{id}", "GET", asking.patient),
         Way("/api/admin/v1/diagnostics", "POST", admin.diagnostics),
@@ -76,3 +84,4 @@ def api(
         Way("/api/sync-rules/v1/current", "GET", admin.current),
         Way("/api/sync-rules/v1/reprocess", "POST", admin.reprocess_rules),
     ]
+    return Asked(ways, status)

@@ -26,6 +26,11 @@ _q = queries.load("audit")
 
 #: More ops than this are not all read, unless somebody says so.
 READ_MAX = 20_000_000
+#: What may have been forgotten, as far as people are concerned.
+_FORGOTTEN = {
+    "entries": "whom lookups led to buckets, and did so no more",
+    "buckets": "buckets of rules that are over have been taken away: what they held",
+}
 
 
 class Seen(NamedTuple):
@@ -67,17 +72,28 @@ async def audit(
             )
         history = await history_of(storage, oid, row_id, buckets)
         who = {bucket: [w async for w in who_gets(storage, bucket, rules)] for bucket, *_ in history}
+        forgotten = {what: op_id for what, op_id in await rows(storage, _q.forgotten)}
         ops = [op for one in history for op in (one.since, one.until)]
         ops += [op for some in who.values() for one in some for op in (one.since, one.until)]
         [(count, upto)] = await rows(storage, _q.compacted)
-        times = await times_of(storage, [*ops, upto])
+        times = await times_of(storage, [*ops, upto, *forgotten.values()])
         for one in history:
-            through = [(w, times.get(w.since or 0), times.get(w.until or 0)) for w in who[one.bucket]]
+            through = [
+                (w, times.get(w.since or 0), times.get(w.until or 0))
+                for w in who[one.bucket]
+                if _is_meanwhile(one, w)
+            ]
             seen = Seen(one, times.get(one.since or 0), times.get(one.until or 0), through)
-            if at is None or _may_hold(seen, at):
+            if at is None:
                 found.seen.append(seen)
+            elif _may_hold(seen, at):
+                found.seen.append(seen._replace(who=[one for one in through if _may_get(*one, at)]))
         if count:
-            found.notes.append(_compacted(count, times[upto], at))
+            what = f"{count:,} buckets have been compacted: what they held and lost again"
+            found.notes.append(_unknown(what, times[upto], at))
+        for name, what in _FORGOTTEN.items():
+            if name in forgotten:
+                found.notes.append(_unknown(what, times[forgotten[name]], at))
         return found
 
 
@@ -110,9 +126,23 @@ def _may_hold(seen: Seen, at: datetime) -> bool:
     return is_begun and (seen.held.until is None or ended is None or at <= ended)
 
 
-def _compacted(count: int, time: Time, at: datetime | None) -> str:
+def _may_get(who: Who, since: Time | None, until: Time | None, at: datetime) -> bool:
+    """Whether somebody was led to the bucket then, or may have been, as far as the times are known."""
+    is_begun = since is None or since.not_before is None or since.not_before <= at
+    return is_begun and (who.until is None or until is None or until.by is None or at <= until.by)
+
+
+def _is_meanwhile(held: Held, who: Who) -> bool:
+    """Whether somebody got the bucket at any time at which it held the row, or may have."""
+    begun = 0 if held.since is None or held.may_be_longer else held.since
+    is_before = who.until is not None and who.until <= begun
+    is_after = held.until is not None and who.since is not None and who.since >= held.until
+    return not (is_before or is_after)
+
+
+def _unknown(what: str, time: Time, at: datetime | None) -> str:
     by = "an unknown time" if time.by is None else said(time.by)
-    text = f"{count:,} buckets have been compacted: what they held and lost again before {by} is not known"
+    text = f"{what} before {by} is not known"
     if at is not None and (time.by is None or at < time.by):
         text += "; the time that was asked for lies before"
     return text

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from replicator.buckets.model import Position
 from replicator.config import Config
 from replicator.dsn import describe_dsn
+from replicator.ehr.mapping import mapping_of
 from replicator.errors import ConfigError, ReplicatorError
 from replicator.observe.check_server import free, judge_server, judge_way
 from replicator.observe.check_slot import hours_to_full, judge_slot
@@ -21,7 +22,6 @@ from replicator.observe.report import Group, Report
 from replicator.observe.survey import Survey, survey
 from replicator.observe.units import size, span
 from replicator.rules.model import Rules
-from replicator.wal.catalogue import Need
 from replicator.wal.finding import Finding
 from replicator.wal.names import quote
 from replicator.wal.publication import judge_publication
@@ -38,17 +38,17 @@ async def check(
     user: str | None = None,
 ) -> Report:
     """Look at everything replication rests on, and at who is let in; perhaps as one user would be."""
-    needs = needs_of(rules)
+    needs = needs_of(rules, mapping_of(config), config.sync.token.subject)
     try:
         source = await survey(config, needs, sample_s=sample_s)
     except ReplicatorError as error:
         return _refused(config, error)
     sync = await check_sync(config, rules, environ or {}, user)
     if source_only:
-        return Report((*_judge_source(config, needs, source, None), sync), _misconfigured(sync) or 1)
+        return Report((*_judge_source(config, source, None), sync), _misconfigured(sync) or 1)
     storage = await look_at_storage(config, source)
     kept = Group("storage", _about_storage(config, storage), tuple(storage.findings))
-    groups = (*_judge_source(config, needs, source, storage.position), kept, sync)
+    groups = (*_judge_source(config, source, storage.position), kept, sync)
     return Report(groups, _misconfigured(sync) or storage.exit_code)
 
 
@@ -63,14 +63,13 @@ def _refused(config: Config, error: ReplicatorError) -> Report:
     return Report((Group("connection", "", (finding,)),), error.exit_code)
 
 
-def _judge_source(
-    config: Config, needs: list[Need], source: Survey, position: Position | None
-) -> list[Group]:
+def _judge_source(config: Config, source: Survey, position: Position | None) -> list[Group]:
     publication, slot, schema = config.source.publication, config.source.slot, config.storage.schema_name
-    catalogue, name = source.catalogue, quote(source.server.role)
+    catalogue, needs, name = source.catalogue, source.needs, quote(source.server.role)
     where = f"{describe_dsn(config.source_dsn)} as {name}"
-    may = f"{name} may replicate, and read every table the rules name"
-    sent = f"{len(needs)} of the rules, in publication {quote(publication)}, with a replica identity"
+    may = f"{name} may replicate, and read every table it has to"
+    followed = sum(need.is_followed for need in needs)
+    sent = f"{followed} of the rules, in publication {quote(publication)}, with a replica identity"
     return [
         Group("connection", where, tuple(judge_way(source))),
         Group("server", _about_server(source), tuple(judge_server(source, slot))),

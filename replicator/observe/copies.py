@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Protocol
@@ -21,6 +22,7 @@ from replicator.wal.names import qualify
 
 _q = queries.load("buckets")
 _LOOK_S = 0.5
+_MISSED_S = 5.0
 #: What a table's state means to who waits for it.
 _STANDING = {"wanted": "waits to be copied", "copying": "being copied", "copied": "copied"}
 
@@ -83,25 +85,51 @@ def _choose(name: str, known: dict[int, TableState]) -> TableState:
 
 
 async def _watch(storage: Connection, slot: str, oids: set[int]) -> None:
-    draw = drawing()
-    told = False
+    draw, missed = drawing(), Missed(storage, slot)
     try:
         while True:
             states = [state for oid, state in (await load(storage, slot)).items() if oid in oids]
             draw(states)
             if all(state.is_copied for state in states):
                 return
-            if not told and not await is_running(storage, slot):
+            if await missed.is_news():
                 click.echo("waiting for `replicator run`: nothing is running for this slot", err=True)
-                told = True
             await asyncio.sleep(_LOOK_S)
     finally:
         draw([])
 
 
-async def is_running(storage: Connection, slot: str) -> bool:
-    """Whether somebody holds the writer's lock."""
-    return bool((await rows(storage, _q.is_writing, slot=slot))[0][0])
+class Missed:
+    """Looks whether somebody holds the writer's lock.
+
+    Whoever has just been started, or takes over, does so a little later: somebody is missed only when nobody
+    has held it for some time.
+    """
+
+    def __init__(self, storage: Connection, slot: str) -> None:
+        self._storage, self._slot = storage, slot
+        self._since = time.monotonic()
+        self._is_told = False
+
+    async def is_running(self) -> bool:
+        return bool((await rows(self._storage, _q.is_writing, slot=self._slot))[0][0])
+
+    async def is_news(self) -> bool:
+        """Whether it is to be told now, once, that nothing is running."""
+        if await self.is_running():
+            self._since = time.monotonic()
+        elif not self._is_told and time.monotonic() - self._since >= _MISSED_S:
+            self._is_told = True
+            return True
+        return False
+
+    async def is_missed(self) -> bool:
+        """Wait until somebody runs, or is missed."""
+        while not await self.is_running():
+            if await self.is_news():
+                return True
+            await asyncio.sleep(_LOOK_S)
+        return False
 
 
 def drawing() -> Callable[[Sequence[Copying]], None]:

@@ -11,13 +11,14 @@ import click
 from replicator.config import Config
 from replicator.database import connected
 from replicator.dsn import describe_dsn
+from replicator.ehr.mapping import mapping_of
 from replicator.observe.check_server import judge_level
 from replicator.observe.check_storage import judge_owner
 from replicator.observe.needs import needs_of
 from replicator.observe.report import comment
 from replicator.observe.survey import be_harmless, read_server
 from replicator.rules.model import Rules
-from replicator.wal.catalogue import read_catalogue
+from replicator.wal.catalogue import meant, read_catalogue
 from replicator.wal.finding import Finding
 from replicator.wal.mend import LOCK_TIMEOUT, batches, mend
 from replicator.wal.names import quote
@@ -40,9 +41,11 @@ class Planned:
 
 async def plan(config: Config, rules: Rules, role: str | None, *, whole_rows: bool = False) -> Planned:
     """Look at the source, and plan; with `whole_rows`, REPLICA IDENTITY FULL for every table."""
-    needs, name, schema = needs_of(rules), config.source.publication, config.storage.schema_name
+    needs = needs_of(rules, mapping_of(config), config.sync.token.subject)
+    name, schema = config.source.publication, config.storage.schema_name
     async with connected(config.source_dsn, "publication") as source, source.transaction():
         await be_harmless(source)
+        needs = await meant(source, needs, schema)
         catalogue = await read_catalogue(source, name, needs, role or source.info.user, schema)
         stored_here = config.storage_dsn == config.source_dsn
         owner = await judge_owner(source, schema, role) if role is not None and stored_here else []
@@ -61,7 +64,8 @@ async def plan(config: Config, rules: Rules, role: str | None, *, whole_rows: bo
         steps=_with_owner(made.steps, owner),
         notes=(*made.notes, *(replace(one, level="note") for one in judge_level(server))),
     )
-    return Planned(describe_dsn(config.source_dsn), len(needs), made, role)
+    followed = sum(need.is_followed for need in needs)
+    return Planned(describe_dsn(config.source_dsn), followed, made, role)
 
 
 def _with_owner(steps: Sequence[Finding], owner: Sequence[Finding]) -> tuple[Finding, ...]:

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from replicator.config import Config
 from replicator.database import connected
 from replicator.dsn import describe_dsn
+from replicator.ehr.mapping import mapping_of
 from replicator.observe.needs import needs_of
 from replicator.observe.report import comment
 from replicator.observe.survey import Server, be_harmless, read_server
 from replicator.rules.model import Rules
-from replicator.wal.catalogue import Catalogue, read_catalogue
+from replicator.wal.catalogue import Catalogue, meant, read_catalogue
 from replicator.wal.mend import LOCK_TIMEOUT
 from replicator.wal.names import quote
 from replicator.wal.slots import SlotState, find_slot
@@ -23,21 +24,23 @@ from replicator.wal.slots import SlotState, find_slot
 
 async def removal(config: Config, rules: Rules, role: str | None) -> str:
     """The script."""
-    needs, name, schema = needs_of(rules), config.source.publication, config.storage.schema_name
+    needs = needs_of(rules, mapping_of(config), config.sync.token.subject)
+    name, schema = config.source.publication, config.storage.schema_name
     async with connected(config.source_dsn, "removal") as source, source.transaction():
         await be_harmless(source)
+        needs = await meant(source, needs, schema)
         catalogue = await read_catalogue(source, name, needs, role or source.info.user, schema)
         slot = await find_slot(source, config.source.slot)
         server = await read_server(source)
     head = comment(
         f"{describe_dsn(config.source_dsn)}: what the replicator brought. Stop it first, and read on"
     )
-    needed = {(need.namespace, need.name) for need in needs}
+    needed = {(need.namespace, need.name) for need in needs if need.is_followed}
     lines = [
         head,
         *_stream(catalogue, slot, needed),
         *_storage(config),
-        *_identities(catalogue),
+        *_identities(catalogue, needed),
         *_settings(server),
     ]
     lines += _role(catalogue, role, schema) if role is not None else ["-- with --role NAME, its grants, too"]
@@ -62,8 +65,9 @@ def _storage(config: Config) -> Iterator[str]:
         yield f"DROP SCHEMA IF EXISTS {quote(config.storage.schema_name)} CASCADE;"
 
 
-def _identities(catalogue: Catalogue) -> Iterator[str]:
-    full = [table for table in catalogue.tables.values() if table.identity == "f" and table.key]
+def _identities(catalogue: Catalogue, needed: set[tuple[str, str]]) -> Iterator[str]:
+    followed = [table for where, table in catalogue.tables.items() if where in needed]
+    full = [table for table in followed if table.identity == "f" and table.key]
     if full:
         yield f"{LOCK_TIMEOUT}  -- rather give up than let the application queue behind us"
         yield "-- where it was not FULL before:"

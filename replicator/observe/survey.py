@@ -13,7 +13,7 @@ from replicator import queries
 from replicator.config import Config
 from replicator.database import Connection, connected, rows
 from replicator.errors import ReplicatorError
-from replicator.wal.catalogue import Catalogue, Need, read_catalogue
+from replicator.wal.catalogue import Catalogue, Need, meant, read_catalogue
 from replicator.wal.slots import Blocker, SlotState, read_blockers, read_slots
 from replicator.wal.source import Identity, identify
 
@@ -73,6 +73,8 @@ class Survey:
     """Everything looked at on the source."""
 
     server: Server
+    #: What is wanted, with the tables for which names that end in `%` stand.
+    needs: tuple[Need, ...]
     catalogue: Catalogue
     slots: tuple[SlotState, ...]
     writers: tuple[Blocker, ...]
@@ -98,6 +100,7 @@ async def survey(config: Config, needs: Sequence[Need], *, sample_s: float) -> S
         async with source.transaction():
             await be_harmless(source)
             server = await read_server(source)
+            needs = await meant(source, needs, config.storage.schema_name)
             catalogue = await read_catalogue(
                 source, config.source.publication, needs, server.role, config.storage.schema_name
             )
@@ -112,7 +115,7 @@ async def survey(config: Config, needs: Sequence[Need], *, sample_s: float) -> S
             await asyncio.sleep(max(0.0, began + sample_s - time.monotonic()))
             seconds = time.monotonic() - began
             pace = Pace((await _position(source) - position) / seconds, seconds)
-    return Survey(server, catalogue, slots, writers, holders, pace, place, identity)
+    return Survey(server, tuple(needs), catalogue, slots, writers, holders, pace, place, identity)
 
 
 async def be_harmless(connection: Connection) -> None:

@@ -6,6 +6,7 @@ import click
 import orjson
 
 from replicator import queries
+from replicator.buckets.deploy import named_in_force
 from replicator.buckets.model import Checkpoint, Op, OpId, Position
 from replicator.buckets.read import follow, position
 from replicator.config import Config
@@ -22,6 +23,7 @@ async def tail(
     async with connected(config.storage_dsn, "tail", schema=schema) as connection:
         await check_migrated(connection, schema)
         now = await position(connection, slot)
+        bucket = bucket and await named_in_force(connection, slot, bucket)
         if waiting := await _waits_for(connection, now, bucket):
             click.echo(waiting, err=True)
         after = OpId(0) if from_start or now is None or now.shown is None else now.shown.op_id

@@ -95,7 +95,10 @@ def _url(config: Config | None) -> str:
         raise ConfigError("sync.listen has no port of its own", "Say where the server is, with --server.")
     anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
     host = anywhere.get(config.sync.host, config.sync.host)
-    return f"http://[{host}]:{config.sync.port}" if ":" in host else f"http://{host}:{config.sync.port}"
+    scheme = "http" if config.sync.tls_cert_file is None else "https"
+    return (
+        f"{scheme}://[{host}]:{config.sync.port}" if ":" in host else f"{scheme}://{host}:{config.sync.port}"
+    )
 
 
 async def tail_user(
@@ -127,8 +130,8 @@ async def tail_user(
                         "--server: this cannot be an address", "Such as http://a:8080."
                     ) from None
                 except (_Refused, aiohttp.ClientError, TimeoutError) as error:
-                    said = error.what if isinstance(error, _Refused) else type(error).__name__
-                    shown.tell(Ended(said))
+                    unheard = f"no connection to {door.url} ({type(error).__name__}); trying again"
+                    shown.tell(Ended(error.what if isinstance(error, _Refused) else unheard))
                 if not is_renewing:
                     await asyncio.sleep(retry_s * random.uniform(1 - _JITTER, 1 + _JITTER))
 

@@ -9,22 +9,33 @@ from typing import Literal
 
 #: `missing`: the source has it, the bucket does not. `leak`: the bucket has a row that the source does not
 #: put there. `content`: both have it, and it says something else. `stranger`: no rule makes a bucket of this
-#: name. `sum`: what is kept of a bucket's sums is not what its ops come to. `lookup`: an entry too many, or
-#: missing.
-Kind = Literal["missing", "leak", "content", "stranger", "sum", "lookup"]
+#: name. `nameless`: ops go by a number that is no bucket's. `sum`: what is kept of a bucket's sums is not
+#: what its ops come to. `lookup`: an entry too many, or missing. Of rows that are kept because the log does
+#: not bring them whole: `unkept`, the source has it and it is not kept; `kept`, the source does not have it;
+#: `outdated`, it is kept otherwise.
+Kind = Literal[
+    "missing", "leak", "content", "stranger", "nameless", "sum", "lookup", "unkept", "kept", "outdated"
+]
 _SAID: dict[Kind, str] = {
     "missing": "is in the source, and not in the bucket",
     "leak": "is in the bucket, and the source does not put it there",
     "content": "says something else in the bucket than in the source",
     "stranger": "holds rows, and no rule makes buckets of this name",
+    "nameless": "is no bucket's number, and ops go by it: they take room, and nobody is sent them",
     "sum": "does not come to what its ops come to",
     "lookup": "is not as the source's rows make it",
+    "unkept": "is in the source, and is not kept: an update of it could not be completed",
+    "kept": "is kept, and the source does not have it",
+    "outdated": "is kept otherwise than the source has it: an update of it could be completed wrongly",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that is not as it must be, by its place; never what it says."""
+    """One thing that is not as it must be, by its place; never what it says.
+
+    Of a kept row, the place is its table and its key.
+    """
 
     kind: Kind
     bucket: str
@@ -42,6 +53,7 @@ class Verified:
     buckets: int = 0
     rows: int = 0
     entries: int = 0
+    kept: int = 0
     #: What changed whenever it was looked at, so that nothing can be said of it.
     unsettled: int = 0
     differences: list[Difference] = field(default_factory=list)
@@ -68,7 +80,9 @@ def _lines(verified: Verified) -> Iterator[str]:
         yield ""
     counted = f"{verified.rows:,} rows in {verified.buckets:,} buckets"
     if verified.entries:
-        counted += f" and {verified.entries:,} entries of lookups"
+        counted += f", {verified.entries:,} entries of lookups"
+    if verified.kept:
+        counted += f", {verified.kept:,} kept rows"
     if verified.unsettled:
         yield f"{verified.unsettled:,} changed whenever they were looked at: nothing is said of them"
     if not verified.differences:

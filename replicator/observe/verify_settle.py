@@ -13,7 +13,7 @@ import orjson
 from replicator import queries
 from replicator.database import Connection, rows
 from replicator.observe.verify_found import Difference
-from replicator.observe.verify_noted import EntryPlace, Place, digest
+from replicator.observe.verify_noted import EntryPlace, Place, bare, digest
 from replicator.observe.verify_shown import Now, Shown
 from replicator.observe.verify_source import Piece, Source
 from replicator.wal.window import Visibility
@@ -22,9 +22,9 @@ _q = queries.load("verify")
 _P = TypeVar("_P")
 
 #: How often a difference must stand, and how often it is looked at.
-_STANDS = 3
-_LOOKS = 12
-_FIRST_PAUSE_S, _LAST_PAUSE_S = 0.05, 2.0
+STANDS = 3
+LOOKS = 12
+FIRST_PAUSE_S, LAST_PAUSE_S = 0.05, 2.0
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class _Doubt(Generic[_P]):
         if self.first is None or newest > self.since:
             self.since, self.first, self.count = before.op_id, seen, 0
         self.count += 1
-        return self.count >= _STANDS and seen.xmin >= self.first.xmax
+        return self.count >= STANDS and seen.xmin >= self.first.xmax
 
 
 async def settle(
@@ -83,7 +83,7 @@ async def settle_entries(
         piece = await source.of_rows({one.place.subkey: "" for one in doubts}, before.clock)
         expected = {EntryPlace(lookup, key, s, digest(value)) for lookup, key, value, s in piece.entries}
         await _passed(shown, piece)
-        standing, newest = await _standing(storage, [doubt.place for doubt in doubts])
+        standing, newest = await _standing(storage, source, [doubt.place for doubt in doubts])
         found: list[Difference] = []
         left: list[_Doubt[EntryPlace]] = []
         for doubt in doubts:
@@ -104,20 +104,20 @@ async def settle_entries(
 async def _again_and_again(
     shown: Shown, doubts: Sequence[_Doubt[_P]], look: Callable[[Now], Awaitable[list[Difference]]]
 ) -> AsyncIterator[Difference | None]:
-    pause = _FIRST_PAUSE_S
-    for _ in range(_LOOKS):
+    pause = FIRST_PAUSE_S
+    for _ in range(LOOKS):
         if not doubts:
             return
         for difference in await look(await shown.now()):
             yield difference
         await asyncio.sleep(pause)
-        pause = min(2 * pause, _LAST_PAUSE_S)
+        pause = min(2 * pause, LAST_PAUSE_S)
     for _ in doubts:
         yield None
 
 
 async def _passed(shown: Shown, piece: Piece) -> Now:
-    shown.must_pass(piece)
+    shown.must_pass(piece.seen)
     return await shown.wait()
 
 
@@ -131,7 +131,7 @@ async def _held(
 
 
 async def _standing(
-    storage: Connection, places: Sequence[EntryPlace]
+    storage: Connection, source: Source, places: Sequence[EntryPlace]
 ) -> tuple[Counter[EntryPlace], Counter[tuple[str, str, str]]]:
     """How often each of these entries stands, and the newest op that has to do with it."""
     asked = {
@@ -142,6 +142,7 @@ async def _standing(
     standing: Counter[EntryPlace] = Counter()
     newest: Counter[tuple[str, str, str]] = Counter()
     for lookup, key, value, subkey, stands, op_id in await rows(storage, _q.entries_of, **asked):
+        value = source.as_today(lookup, subkey, value)
         standing[EntryPlace(lookup, key, subkey, digest(value))] += int(stands)
         newest[lookup, key, subkey] = max(op_id, newest[lookup, key, subkey])
     return standing, newest
@@ -154,6 +155,8 @@ def _difference(place: Place, expected: str | None, held: str | None) -> Differe
         return Difference("leak", *place)
     if held is None:
         return Difference("missing", *place)
+    if bare(expected) == bare(held):
+        return None
     return Difference("content", *place, columns=_columns(expected, held))
 
 
@@ -165,6 +168,5 @@ def _columns(expected: str, held: str) -> tuple[str, ...]:
         return ()
     if not (isinstance(one, dict) and isinstance(other, dict)):
         return ()
-    nothing = object()
     names = dict.fromkeys([*one, *other])
-    return tuple(name for name in names if one.get(name, nothing) != other.get(name, nothing))
+    return tuple(name for name in names if orjson.dumps(one.get(name)) != orjson.dumps(other.get(name)))

@@ -10,7 +10,7 @@ from replicator import queries
 from replicator.buckets.model import OpId
 from replicator.database import Connection, rows
 from replicator.errors import ReplicatorError, Unavailable
-from replicator.observe.verify_source import Piece
+from replicator.observe.verify_source import Seen
 from replicator.wal.lsn import Lsn
 from replicator.wal.names import qualify
 
@@ -37,6 +37,8 @@ class Shown:
     def __init__(self, storage: Connection, source: Connection, slot: str) -> None:
         self._storage, self._source, self._slot = storage, source, slot
         self._must_pass = Lsn(0)
+        #: The rules that all of it is compared by.
+        self._rules: int | None = None
 
     async def now(self) -> Now:
         found = await rows(self._storage, _q.shown, slot=self._slot)
@@ -44,7 +46,14 @@ class Shown:
             raise ReplicatorError(
                 "nothing is shown yet", "The first `replicator run` copies every table; then there is."
             )
-        op_id, lsn, clock = found[0][:3]
+        op_id, lsn, clock, by_rules = found[0]
+        if self._rules not in (None, by_rules):
+            # What only those before made is not kept up any more: it would all look different.
+            raise Unavailable(
+                f"rules {by_rules} came into force while buckets were compared by rules {self._rules}",
+                "Nothing can be said of either. Run it again.",
+            )
+        self._rules = by_rules
         return Now(OpId(op_id), Lsn.parse(lsn), clock)
 
     async def require_still(self) -> None:
@@ -55,9 +64,9 @@ class Shown:
                 "Try again when `replicator snapshot` says that it has been copied.",
             )
 
-    def must_pass(self, piece: Piece) -> None:
-        assert piece.seen is not None, "a piece that was read"
-        self._must_pass = max(self._must_pass, piece.seen.lsn)
+    def must_pass(self, seen: Seen | None) -> None:
+        assert seen is not None, "something that was read"
+        self._must_pass = max(self._must_pass, seen.lsn)
 
     async def wait(self) -> Now:
         """What readers see, once it has passed everything that was read."""

@@ -19,7 +19,9 @@ import psycopg
 from psycopg import sql
 
 from replicator import queries
-from replicator.buckets.rows import pack_row
+from replicator.buckets.kept import Form
+from replicator.buckets.kept import Place as Kept
+from replicator.buckets.rows import pack_row, unpack_row
 from replicator.config import Config
 from replicator.database import Connection, connected, rows
 from replicator.observe.rules.held import narrow_to
@@ -30,11 +32,12 @@ from replicator.rules import keys
 from replicator.rules.columns.types import BUILT_IN
 from replicator.rules.compile import Compiled
 from replicator.rules.expression import Scalar
-from replicator.rules.lookups import entries_of
+from replicator.rules.lookups import DUE, OUTER, entries_of
 from replicator.rules.model import Put, Rules, Variant
 from replicator.rules.route import Intent, move
 from replicator.wal.lsn import Lsn
 from replicator.wal.messages import Row
+from replicator.wal.snapshot import read_tables
 from replicator.wal.source import printing
 from replicator.wal.types import read_types
 from replicator.wal.window import Visibility
@@ -46,6 +49,9 @@ PIECE_ROWS = 2_000
 _PIECE_MS = 60_000
 #: After each, a rest as long as it took.
 _REST = 1.0
+
+#: What tells one version of a row from the next: no column of a table can have its name.
+_VERSION = ("xmin",)
 
 Entry = tuple[str, str, str, str]
 
@@ -78,12 +84,22 @@ class Seen(NamedTuple):
     lsn: Lsn
 
 
+class Version(NamedTuple):
+    """One version of a row, as it is kept."""
+
+    row: bytes
+    #: Another version of the same row never has the same.
+    number: str
+
+
 @dataclass(slots=True)
 class Piece:
     """Rows of the source, as buckets and lookups must hold them."""
 
     puts: list[Put] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
+    #: What is to be kept of the rows, if anything is.
+    kept: list[tuple[Kept, bytes]] = field(default_factory=list)
     seen: Seen | None = None
     rows: int = 0
 
@@ -96,30 +112,57 @@ async def expecting(config: Config, rules: Rules) -> AsyncIterator[Source]:
             seen = await see(source, rules, config.source.publication)
         oids = {column.type_oid for table in seen.tables for column in table.relation.columns}
         types = BUILT_IN.with_types(await read_types(source, BUILT_IN.unknown(oids)))
-        yield Source(source, Reading(source, rules, seen, types, 0.0), config.replicate.row_bytes)
+        yield Source(
+            source,
+            Reading(source, rules, seen, types, 0.0),
+            config.source.publication,
+            config.replicate.row_bytes,
+        )
 
 
 class Source:
     """What must be where, as far as the source says."""
 
-    def __init__(self, connection: Connection, reading: Reading, row_most: int) -> None:
-        self.connection, self.reading = connection, reading
+    def __init__(self, connection: Connection, reading: Reading, publication: str, row_most: int) -> None:
+        self.connection, self.reading, self._publication = connection, reading, publication
         #: A row that is longer than this when printed is in no bucket.
         self._row_most = row_most
         self.tables = [t for t in reading.seen.tables if t.is_published and t.key_at]
+
+    async def read_too(self, names: Sequence[tuple[str, str]]) -> None:
+        """Read these tables as well, which no rule need name: rows of theirs may be kept."""
+        known = {table.where for table in self.tables}
+        wanted = [name for name in names if name not in known]
+        for one in await read_tables(self.connection, self._publication, wanted) if wanted else ():
+            if one.key_at:
+                self.tables.append(SourceTable(one.relation, one.kind, one.key_at, True, one.row_filter))
+
+    def as_today(self, lookup: str, subkey: str, value: str) -> str:
+        """What is entered; if it is a row, in the columns of today: some may have been added since."""
+        if not lookup.startswith((OUTER, DUE)):
+            return value
+        oid, _, _ = subkey.partition("/")
+        for table in self.tables:
+            if oid == str(table.relation.oid) and (row := unpack_row(value.encode(), table.relation)):
+                return pack_row(row, table.relation).decode()
+        return value
 
     async def pieces(
         self, table: SourceTable, where: sql.Composable | None, clock: float, *, with_entries: bool
     ) -> AsyncIterator[Piece]:
         """All rows of a table that fulfil some SQL, by key."""
-        compiled = self.reading.compiled(table)
+        compiled, form = self.reading.compiled(table), Form(table.relation)
+        is_wanted = compiled is not None or (with_entries and form.keeps)
         after: Sequence[str | None] | None = None
-        while compiled is not None and where is not NEVER:
+        while is_wanted and where is not NEVER:
             begun = time.monotonic()
             piece = Piece()
             async with self.at(clock) as visibility:
                 found = await self._select(table, _page(table, where, after))
-                await self._place(compiled, found, clock, piece, with_entries)
+                if compiled is not None:
+                    await self._place(compiled, found, clock, piece, with_entries)
+            if with_entries and form.keeps:
+                piece.kept = [(form.place(row), form.pack(row)) for row in found]
             piece.seen, piece.rows = await self._seen(visibility), len(found)
             yield piece
             if len(found) < PIECE_ROWS:
@@ -157,6 +200,19 @@ class Source:
                 await self._place(compiled, kept, clock, piece, True)
         piece.seen = await self._seen(visibility)
         return piece
+
+    async def of_places(self, places: Sequence[Kept], clock: float) -> tuple[dict[Kept, Version], Seen]:
+        """What is to be kept in these places, and which version of each row that is."""
+        found: dict[Kept, Version] = {}
+        async with self.at(clock) as visibility:
+            for table in self.tables:
+                form, head = Form(table.relation), b"%d\t" % table.relation.oid
+                keys = [orjson.loads(one[len(head) :]) for one in places if one.startswith(head)]
+                if keys and form.keeps:
+                    names = [table.relation.columns[at].name for at in form.key_at]
+                    for *row, version in await self._with_keys(table, names, keys, more=_VERSION):
+                        found[form.place(tuple(row))] = Version(form.pack(tuple(row)), str(version))
+        return found, await self._seen(visibility)
 
     @asynccontextmanager
     async def at(self, clock: float) -> AsyncIterator[Visibility]:
@@ -203,7 +259,11 @@ class Source:
         return found
 
     async def _with_keys(
-        self, table: SourceTable, names: Sequence[str], keys: Sequence[Sequence[str]]
+        self,
+        table: SourceTable,
+        names: Sequence[str],
+        keys: Sequence[Sequence[str]],
+        more: Sequence[str] = (),
     ) -> list[Row]:
         columns = sql.SQL(", ").join(map(sql.Identifier, names))
         values = sql.SQL(", ").join(
@@ -211,17 +271,20 @@ class Source:
         )
         try:
             async with self.connection.transaction():
-                return await self._select(table, sql.SQL("WHERE ({}) IN ({})").format(columns, values))
+                return await self._select(table, sql.SQL("WHERE ({}) IN ({})").format(columns, values), more)
         except psycopg.DataError:  # what a bucket holds need not be a key that any row can have
             as_text = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(name)) for name in names)
-            return await self._select(table, sql.SQL("WHERE ({}) IN ({})").format(as_text, values))
+            return await self._select(table, sql.SQL("WHERE ({}) IN ({})").format(as_text, values), more)
 
-    async def _select(self, table: SourceTable, rest: sql.Composable) -> list[Row]:
+    async def _select(self, table: SourceTable, rest: sql.Composable, more: Sequence[str] = ()) -> list[Row]:
+        """Rows, perhaps with columns that Postgres has of itself."""
         condition = sql.SQL("") if table.row_filter is None else sql.SQL(" AND ({})").format(
             sql.SQL(table.row_filter)
         )  # fmt: skip
-        query = sql.SQL("SELECT {} FROM (SELECT * FROM {} {} WHERE true{}) AS found {}").format(
-            sql.SQL(", ").join(sql.Identifier(column.name) for column in table.relation.columns),
+        names = [*(column.name for column in table.relation.columns), *more]
+        query = sql.SQL("SELECT {} FROM (SELECT {} FROM {} {} WHERE true{}) AS found {}").format(
+            sql.SQL(", ").join(map(sql.Identifier, names)),
+            sql.SQL(", ").join([sql.SQL("*"), *map(sql.Identifier, more)]),
             sql.SQL("" if table.kind == "p" else "ONLY"),
             sql.Identifier(*table.where),
             condition,

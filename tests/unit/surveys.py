@@ -145,6 +145,7 @@ def a_position(**changed: Any) -> Position:
 def a_survey(server: Server | None = None, **changed: Any) -> Survey:
     values: dict[str, Any] = {
         "server": server or a_server(),
+        "needs": (),
         "catalogue": a_catalogue(a_table(), publication=a_publication()),
         "slots": (),
         "writers": (),

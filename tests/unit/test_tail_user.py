@@ -132,8 +132,11 @@ def test_the_way_in_is_the_configured_one(tmp_path: Any) -> None:
 
     secret = {"kty": "oct", "k": "A" * 43}
     assert configured({"keys": [secret]}).url == "http://127.0.0.1:8080"
-    assert configured({"keys": [secret], "listen": "0.0.0.0:81"}).url == "http://127.0.0.1:81"
-    assert configured({"keys": [secret], "listen": "[::]:81"}).url == "http://[::1]:81"
+    anywhere = {"keys": [secret], "without_tls": "anywhere"}
+    assert configured({**anywhere, "listen": "0.0.0.0:81"}).url == "http://127.0.0.1:81"
+    assert configured({**anywhere, "listen": "[::]:81"}).url == "http://[::1]:81"
+    tls = {"tls_cert_file": "a", "tls_key_file": "b"}
+    assert configured({"keys": [secret], "listen": "0.0.0.0:81", **tls}).url == "https://127.0.0.1:81"
     assert configured({"keys": [secret], "token": {"url": "https://sync/"}}).url == "https://sync"
     for refused in ({}, {"keys": [secret], "listen": "127.0.0.1:0"}):
         with pytest.raises(ConfigError):

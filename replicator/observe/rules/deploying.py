@@ -16,7 +16,7 @@ from replicator.buckets.deploy import RuleSet, Standing
 from replicator.config import Config
 from replicator.database import Connection, check_migrated, connected, rows
 from replicator.errors import ReplicatorError
-from replicator.observe.copies import drawing, is_running
+from replicator.observe.copies import Missed, drawing
 from replicator.observe.rules.tables import SourceTable
 from replicator.observe.rules.validate import Validated, validate
 from replicator.rules.model import Rules
@@ -113,6 +113,7 @@ def _refuse(plan: Plan, validated: Validated) -> None:
     """Refuse what whoever replicates would refuse a moment later."""
     seen = validated.seen
     assert seen is not None, "it has been validated with its source"
+    _refuse_missing(plan, validated)
     names = {str(name) for name in plan.new.table_names()}
     missing = [name for name in seen.missing if name in names]
     if missing and plan.beside is not None:
@@ -124,6 +125,19 @@ def _refuse(plan: Plan, validated: Validated) -> None:
             f"{', '.join(unpublished)}: not in publication {validated.publication}",
             "`replicator publication plan` says how to add it. Nothing was deployed.",
         )
+
+
+def _refuse_missing(plan: Plan, validated: Validated) -> None:
+    """Refuse what is not there, by the place that names it; what is kept names what it has named before."""
+    kept = tuple(f"{name}." for name, becomes in plan.becomes.items() if becomes == "kept")
+    missing = [one for one in validated.warnings if one.is_missing and not one.key.startswith(kept)]
+    if not missing or plan.beside is None:
+        return
+    first, more = missing[0], f"; and {len(missing) - 1} more like it" if len(missing) > 1 else ""
+    raise ReplicatorError(
+        f"{first.file}:{first.line}:{first.column}: {first.key}: {first.what}{more}",
+        "What is in force goes on. Nothing was deployed.",
+    )
 
 
 async def carry_out(config: Config, plan: Plan, *, wait: bool) -> Outcome:
@@ -146,13 +160,13 @@ async def carry_out(config: Config, plan: Plan, *, wait: bool) -> Outcome:
 
 
 async def _told(storage: Connection, slot: str, made: RuleSet) -> RuleSet:
-    if not await is_running(storage, slot):
+    if await Missed(storage, slot).is_missed():
         click.echo("nothing is running for this slot: the next `replicator run` does it", err=True)
     return made
 
 
 async def _watched(storage: Connection, slot: str, number: int) -> RuleSet:
-    draw, told = drawing(), False
+    draw, missed = drawing(), Missed(storage, slot)
     try:
         while True:
             found = (await deploy.load(storage, slot)).by_id(number)
@@ -160,9 +174,8 @@ async def _watched(storage: Connection, slot: str, number: int) -> RuleSet:
             if found.state != "preparing":
                 return found
             draw(await progress(storage, slot, number))
-            if not told and not await is_running(storage, slot):
+            if await missed.is_news():
                 click.echo("waiting for `replicator run`: nothing is running for this slot", err=True)
-                told = True
             await asyncio.sleep(_LOOK_S)
     finally:
         draw([])

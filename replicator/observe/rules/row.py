@@ -92,6 +92,12 @@ def _table(source: Reading, name: str) -> SourceTable:
     known = ", ".join(table.label for table in source.seen.tables)
     if name in source.seen.missing:
         raise ReplicatorError(f"the source has no table {name}", f"Of the rules' tables it has: {known}.")
+    for other, kind in source.seen.others:
+        if name in (other, f"public.{other}"):
+            what = f"{name} is {kind}: none of its rows is replicated"
+            raise ReplicatorError(
+                what, "Only changes of tables are in the log: let rules name what it is made of."
+            )
     raise ConfigError(f"no rule names a table {name}", f"The rules name: {known}.")
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from replicator import queries
 from replicator.database import Connection, rows
 from replicator.rules.context import Tables
+from replicator.rules.doubts import types_of
 from replicator.rules.model import Rules, TableName
 from replicator.wal.messages import Column, Relation
 from replicator.wal.names import qualify, quote
@@ -83,7 +84,7 @@ async def _known(source: Connection, found: Iterable[SourceTable]) -> Tables:
         (namespace, name): {} for namespace, name in await rows(source, _q.names, most=_NAMES_MAX)
     }
     for table in found:
-        known[table.where] = {column.name: column.type_oid for column in table.relation.columns}
+        known[table.where] = types_of(table.relation.columns)
     return known
 
 

@@ -1,0 +1,1 @@
+"""What is counted in each process, gathered in storage, and told to Prometheus."""
