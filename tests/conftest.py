@@ -5,5 +5,7 @@ pytest_plugins = [
     "tests.fixtures.postgres",
     "tests.fixtures.proxy",
     "tests.fixtures.signals",
+    "tests.fixtures.soak",
+    "tests.fixtures.browser",
     "tests.fixtures.children",
 ]

@@ -21,6 +21,7 @@ from tests.bench.deliver import deliver
 from tests.bench.jobs import jobs
 from tests.bench.lanes import lanes
 from tests.bench.machine import machine, sentence
+from tests.bench.place import SETTINGS, wear_in
 from tests.bench.reader import reader
 from tests.bench.result import Result, table
 from tests.bench.route import route
@@ -60,7 +61,10 @@ def main() -> int:
 
         @cache
         def serve() -> Server:
-            return stack.enter_context(Server(binaries, fsync=True))
+            server = stack.enter_context(Server(binaries, fsync=True, settings=SETTINGS))
+            if not options.quick:
+                wear_in(server)
+            return server
 
         bench = Bench(options.quick, options.runs or (1 if options.quick else 3), serve)
         for result in _measure(bench, options.names):

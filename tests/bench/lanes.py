@@ -18,11 +18,13 @@ from replicator.ehr.deliver import End
 from replicator.ehr.identity import ChangeId, uuid5
 from replicator.ehr.job import Job, Operation
 from replicator.ehr.lanes import Home, Task
+from replicator.ehr.lanes_held import Holds
 from replicator.ehr.lanes_taken import Lanes
+from replicator.ehr.pace import Pace
 from replicator.ehr.queue import append
 from replicator.ehr.retry import Done
 from replicator.wal.lsn import Lsn
-from replicator.work import Pace, Worker
+from replicator.work import Worker
 from tests.bench.bench import Bench
 from tests.bench.place import database
 from tests.bench.result import Result, at_least, at_most
@@ -130,11 +132,18 @@ class _Nowhere:
     async def deliver(self, task: Task, home: Home, is_ours: object) -> End:
         return Done(VersionUid(str(task.job.composition), "nowhere", 1))
 
+    async def server(self) -> End:
+        return Done()
+
+    async def template(self, name: str) -> End:
+        return Done()
+
 
 async def _work(dsn: str) -> None:
     async with pooled(dsn, "work", schema="replicator", most=4) as connect:
         held = Lanes(connect, "bench", 60.0)
-        worker = Worker(held, _Nowhere(), Pace(concurrency=32, jobs=50))  # type: ignore[arg-type]  # stands for one
+        nowhere = _Nowhere()
+        worker = Worker(held, nowhere, Holds(held, nowhere), Pace(concurrency=32, jobs=50))  # type: ignore[arg-type]  # stands for one
         stop = asyncio.Event()
         await held.holds()
         print("ready", flush=True)

@@ -11,6 +11,25 @@ import psycopg
 from replicator.demo.postgres import Server
 from tests.bench import workload
 
+#: Sized as a server is that has something to do.
+SETTINGS = {"min_wal_size": "2GB", "max_wal_size": "4GB", "shared_buffers": "1GB"}
+_USED_MB = 1800
+
+
+def wear_in(server: Server) -> None:
+    """Give a new server what one has that has run for a while: used log files, to be written into again.
+
+    It makes the next one when the last is full; whoever writes just then waits until 16 MB of zeros are on
+    the disk: that is what would be measured.
+    """
+    fill = "SELECT count(pg_catalog.pg_logical_emit_message(false, 'bench', repeat(' ', 1 << 20)))"
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(f"{fill} FROM pg_catalog.generate_series(1, {_USED_MB})".encode())
+        # A checkpoint keeps what the one before it may still have needed.
+        for _ in range(2):
+            admin.execute("CHECKPOINT")
+            admin.execute("SELECT pg_catalog.pg_switch_wal()")
+
 
 @dataclass(frozen=True, slots=True)
 class Source:

@@ -79,11 +79,11 @@ def a_role(database: Database, name: str, attributes: str = "LOGIN") -> Iterator
     """A role of this server with a password; its connection string for this database."""
     role = sql.Identifier(name)
     create = sql.SQL("CREATE ROLE {} {} PASSWORD 'a password'").format(role, sql.SQL(attributes))
-    with psycopg.connect(database.dsn, autocommit=True) as admin:
+    with psycopg.connect(database.owner_dsn, autocommit=True) as admin:
         admin.execute(create)
     try:
         yield database.server.dsn(database.name, user=name, password="a password")
     finally:
-        with psycopg.connect(database.dsn, autocommit=True) as admin:
+        with psycopg.connect(database.owner_dsn, autocommit=True) as admin:
             for statement in ("REASSIGN OWNED BY {} TO CURRENT_USER", "DROP OWNED BY {}", "DROP ROLE {}"):
                 admin.execute(sql.SQL(statement).format(role))

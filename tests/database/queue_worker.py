@@ -10,7 +10,8 @@ from pathlib import Path
 
 from replicator.config import load
 from replicator.ehr.mapping import load_mapping
-from replicator.work import Pace, run_work
+from replicator.ehr.pace import Pace
+from replicator.work import run_work
 
 TARGET = "tests.database.queue_worker:main"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ from replicator.database import connected, migrate
 from replicator.ehr.client import Client
 from replicator.ehr.job import Job, Jobs
 from replicator.ehr.mapping import load_mapping, parse_mapping
+from replicator.ehr.pace import Pace
 from replicator.ehr.queue import append
 from replicator.ehr.sandbox.server import Sandbox
 from replicator.wal.lsn import Lsn
 from replicator.wal.messages import Column, Relation
 from replicator.wal.transactions import Change, Kind
-from replicator.work import Pace, run_work
+from replicator.work import run_work
+from tests.fixtures.least import restrict
 from tests.fixtures.postgres import Database
 
 Row = Mapping[str, str | None]
@@ -80,18 +82,30 @@ class Clinic:
     def __init__(self, dsn: str, mapping: str = MAPPING) -> None:
         self.dsn, self.jobs = dsn, jobs_of_clinic(mapping)
         self._lsn = 0x1000
+        #: Of the last change, in a transaction that goes on.
+        self._ordinal: int | None = None
         self._rows: dict[tuple[str, str], Row] = {}
 
     def change(self, table: str, old: Row | None, new: Row | None) -> list[Job]:
-        """The jobs of one change, in a transaction of its own."""
-        self._lsn += 0x100
+        """The jobs of one change, in a transaction of its own if none is open."""
+        if self._ordinal is None:
+            self._lsn += 0x100
+        else:
+            self._ordinal += 1
         kind = Kind.INSERT if old is None else Kind.DELETE if new is None else Kind.UPDATE
         relation = Relation(
             1, "public", table, "f", tuple(Column(name, 25, -1, name == "id") for name in NAMES)
         )
         values = [None if row is None else tuple(row.get(name) for name in NAMES) for row in (old, new)]
-        change = Change(kind, relation, values[0], values[1], 1, old is not None)
+        change = Change(kind, relation, values[0], values[1], self._ordinal or 1, old is not None)
         return list(self.jobs.of(change, Lsn(self._lsn)))
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Changes within belong together."""
+        self._lsn, self._ordinal = self._lsn + 0x100, 0
+        yield
+        self._ordinal = None
 
     def put(self, table: str, row: Row) -> list[Job]:
         """A row is inserted, or is now so."""
@@ -123,11 +137,15 @@ async def prepared(database: Database) -> Clinic:
     return Clinic(database.dsn)
 
 
-def write_config(folder: Path, database: Database, url: str) -> Path:
+def write_config(
+    folder: Path, database: Database, url: str, *, mapping: str = MAPPING, **ehr: object
+) -> Path:
     """What a worker in a process of its own reads."""
-    (folder / "ehr.yaml").write_text(MAPPING)
+    (folder / "ehr.yaml").write_text(mapping)
     path = folder / "replicator.yaml"
-    path.write_text(json.dumps({"source": {"dsn": database.dsn}, "ehr": {"url": url, "mapping": "ehr.yaml"}}))
+    keys = {"url": url, "mapping": "ehr.yaml", **ehr}
+    path.write_text(json.dumps({"source": {"dsn": database.dsn}, "ehr": keys}))
+    restrict(database, path)
     return path
 
 
@@ -137,8 +155,9 @@ def left(database: Database) -> int:
 
 def states(database: Database) -> list[tuple[str, ...]]:
     """Every job's record, operation and state, in order of lanes' numbers."""
-    query = "SELECT record_key, operation, state FROM replicator.ehr_sync_queue ORDER BY commit_lsn, part"
-    return [tuple(map(str, row)) for row in database.execute(query)]
+    query = "SELECT record_key, operation, state FROM replicator.ehr_sync_queue"
+    ordered = f"{query} ORDER BY commit_lsn, ordinal, part"
+    return [tuple(map(str, row)) for row in database.execute(ordered)]
 
 
 #: Every version in the sandbox: which composition, its number, what it was, and the change it holds.
@@ -160,8 +179,10 @@ def held(database: Database) -> dict[str, list[tuple[Any, ...]]]:
 class Worker:
     """A worker in this process."""
 
-    def __init__(self, folder: Path, database: Database, url: str, pace: Pace | None = None) -> None:
-        self._config = load(write_config(folder, database, url), {})
+    def __init__(
+        self, folder: Path, database: Database, url: str, pace: Pace | None = None, **keys: Any
+    ) -> None:
+        self._config = load(write_config(folder, database, url, **keys), {})
         self._mapping = load_mapping(self._config.ehr.mapping_path)
         self._stop = asyncio.Event()
         self._pace = pace or Pace()
@@ -179,6 +200,6 @@ class Worker:
 
 async def delivered(database: Database, n: int = 0) -> None:
     """Wait until no more than so many jobs are left."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while await asyncio.to_thread(left, database) > n:
             await asyncio.sleep(0.02)

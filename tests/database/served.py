@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 import urllib.error
@@ -10,21 +9,12 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-import jwt
-
 from tests.faults.clinic import Clinic
 from tests.fixtures.children import Child, StartChild
 from tests.fixtures.postgres import Database
+from tests.fixtures.tokens import AUDIENCE, KEY
 
-AUDIENCE = "app"
 ADMIN = "sixteen-letters-or-more"
-_SECRET = bytes(range(32))
-KEY = {
-    "kty": "oct",
-    "kid": "app",
-    "alg": "HS256",
-    "k": base64.urlsafe_b64encode(_SECRET).decode().rstrip("="),
-}
 Answer = tuple[int, Any]
 
 
@@ -71,11 +61,6 @@ class Served(Clinic):
         while self.request("/probes/readiness", token=None)[0] != 200:
             assert time.monotonic() < deadline, "it never became ready"
             time.sleep(0.02)
-
-    def token(self, user: str, **claims: Any) -> str:
-        now = int(time.time())
-        told = {"sub": user, "aud": AUDIENCE, "iat": now, "exp": now + 3600, **claims}
-        return jwt.encode(told, _SECRET, "HS256", {"kid": "app"})
 
     def request(
         self,

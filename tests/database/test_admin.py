@@ -11,6 +11,7 @@ import pytest
 from tests.database.served import ADMIN, Served
 from tests.fixtures.children import StartChild
 from tests.fixtures.postgres import Database
+from tests.fixtures.tokens import token as token_of
 
 DIAGNOSTICS = "/api/admin/v1/diagnostics"
 POSTS = [
@@ -41,7 +42,7 @@ async def clinic(database: Database, tmp_path: Path, children: StartChild) -> As
 
 
 def test_only_who_has_an_admin_token_is_admitted(clinic: Served) -> None:
-    users = clinic.token(clinic.people()[0])
+    users = token_of(clinic.people()[0])
     for path in POSTS:
         for token in (None, users, ADMIN[:-1], ADMIN + "x"):
             status, body = clinic.request(path, {}, token=token)

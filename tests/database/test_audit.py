@@ -10,15 +10,20 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from replicator.buckets import deploy
 from replicator.buckets.audit import RowOp, spans
 from replicator.buckets.compact import compact_bucket
+from replicator.buckets.compact_rest import forget_entries
+from replicator.buckets.force import shown
 from replicator.buckets.model import OpId
+from replicator.buckets.retire import retire
 from replicator.cli import main
 from replicator.config import Config
 from replicator.database import connected
 from replicator.errors import ConfigError
 from replicator.observe.audit import Audit, Seen, audit
 from replicator.rules.model import Rules
+from replicator.rules.parse import parse_rules
 from tests.database.test_verify import RULES, config, in_force, replicating, rules
 from tests.fixtures.postgres import Database
 from tests.oracle.tight import bounded
@@ -113,6 +118,84 @@ async def test_what_was_compacted_away_is_said(database: Database, config: Confi
     assert moved.seen[0].held.since is None and moved.seen[0].held.may_be_longer
     assert places(changed) == [('1#mine["u3"]', True)] and changed.seen[0].held.may_be_longer
     assert "buckets have been compacted" in moved.notes[0]
+
+
+async def test_only_those_are_told_who_got_the_bucket_while_it_held_the_row(
+    database: Database, config: Config, rules: Rules
+) -> None:
+    async with replicating(config, rules):
+        for statement in (
+            "DELETE FROM teams WHERE team = 't2'",
+            "INSERT INTO teams VALUES (100, 't2', 'early')",
+            "INSERT INTO letters VALUES ('new', 0, 't2', 'said')",
+            "DELETE FROM teams WHERE id = 100",
+            "INSERT INTO teams VALUES (101, 't2', 'meanwhile')",
+            "DELETE FROM letters WHERE id = 'new'",
+            "INSERT INTO teams VALUES (102, 't2', 'late')",
+        ):
+            database.execute(statement)
+            await stored(database)
+        found = await look(config, rules, "letters", "new/0")
+    [team] = [one for one in found.seen if one.held.bucket == '1#team["t2"]']
+    assert users(team) == {"early", "meanwhile"}
+
+
+async def test_at_one_time_only_those_are_told_who_got_the_bucket_then(
+    database: Database, config: Config, rules: Rules
+) -> None:
+    async with replicating(config, rules):
+        [(row, left)] = database.execute("SELECT id, member FROM teams WHERE team = 't2' ORDER BY id LIMIT 1")
+        database.execute("DELETE FROM teams WHERE id = %s", [row])
+        await stored(database)
+        [(end,)] = database.execute(
+            "SELECT max(until_op_id) FROM replicator.lookups "
+            "WHERE subkey = 'public.teams'::regclass::oid || '/' || %s",
+            [row],
+        )
+        database.execute(
+            "UPDATE replicator.changes SET recorded_at = now() - CASE WHEN op_id < %s THEN interval '1 hour' "
+            "ELSE interval '30 minutes' END", [end]
+        )  # fmt: skip
+        [(now,)] = database.execute("SELECT now()")
+        for minutes, is_told in ((45, True), (10, False)):
+            found = await look(config, rules, "letters", "l30/0", now - timedelta(minutes=minutes))
+            [team] = [one for one in found.seen if one.held.bucket == '1#team["t2"]']
+            assert (left in users(team)) == is_told
+
+
+async def test_what_was_forgotten_is_said(database: Database, config: Config, rules: Rules) -> None:
+    async with replicating(config, rules):
+        database.execute("DELETE FROM teams WHERE id = 1")
+        await stored(database)
+        assert (await look(config, rules, "visits", "7")).notes == []
+        async with connected(config.storage_dsn, "compact", schema="replicator") as storage:
+            [(upto,)] = database.execute("SELECT shown_op_id FROM replicator.checkpoints")
+            assert sum([count async for count in forget_entries(storage, OpId(upto))])
+            [note] = (await look(config, rules, "visits", "7")).notes
+            assert note.startswith("whom lookups led to buckets, and did so no more before 2")
+            # Other rules, by which a definition means something else.
+            await deploy.store(storage, config.source.slot, parse_rules(OTHER, "rules"), "command")
+        async with connected(config.storage_dsn, "test", schema="replicator") as storage:
+            with bounded({"replicator.buckets.retire.GRACE_S": 0.0}):
+                while not await retire(storage, config.source.slot):
+                    database.execute("SELECT pg_sleep(0.02)")
+        found = await audit(config, await _shown(config), "visits", "7", at=None, everywhere=False)
+    assert places(found) == [("2#mine[2]", True)]
+    notes = [note for note in found.notes if note.startswith("buckets of rules that are over")]
+    assert len(notes) == 1 and "what they held before 2" in notes[0]
+
+
+OTHER = json.dumps({"bucket_definitions": {"mine": {
+    "parameters": "SELECT request.user_id() AS rest",
+    "data": ["SELECT * FROM visits WHERE id % 5 = bucket.rest"],
+}}})  # fmt: skip
+
+
+async def _shown(config: Config) -> Rules:
+    async with connected(config.storage_dsn, "test", schema="replicator") as storage:
+        found = await shown(storage, config.source.slot)
+    assert found is not None, "it has been replicated"
+    return found
 
 
 async def test_at_one_time_only_those_who_saw_it_then(

@@ -67,7 +67,7 @@ async def test_a_bare_server_is_ready_once_every_sql_was_run_and_it_was_restarte
             "storage.rights",
         }
         assert before.exit_code == 1
-        run_all(database.dsn, before)
+        run_all(database.owner_dsn, before)
         server.restart()
 
         after = await look(config)

@@ -17,9 +17,9 @@ from replicator.rules.parse import load_rules, parse_rules
 from replicator.sync.tokens_keygen import keygen
 from replicator.wal.finding import Finding
 from tests.database.clinics import build_tables
-from tests.database.served import KEY
 from tests.fixtures.children import StartChild
 from tests.fixtures.postgres import Database
+from tests.fixtures.tokens import KEY
 
 RULES = load_rules(queries.house("config") / "rules.yaml")
 BY_LOOKUP = parse_rules(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -10,15 +11,18 @@ from typing import LiteralString
 import pytest
 from psycopg.rows import TupleRow
 
+from replicator import queries
 from replicator.buckets.compact import Step, candidates, compact_bucket, horizon, lock
 from replicator.buckets.compact_rest import forget_changes, forget_entries
 from replicator.buckets.model import OpId
 from replicator.buckets.read import read_bucket, told, totals
-from replicator.database import Connection, connected
+from replicator.database import Connection, connected, rows
 from replicator.errors import StandingBy, Unavailable
 from tests.database.test_read_bucket import BUCKET, Client, History, lent, storage, store
 from tests.fixtures.postgres import Database
 from tests.oracle.tight import bounded
+
+_retire = queries.load("retire")
 
 #: Few ops meet every bound.
 TIGHT = {
@@ -121,6 +125,44 @@ async def test_readers_anywhere_end_with_the_rows_and_the_checksum(
                     agrees(client, history, upto)
                     found = await totals(connection, [BUCKET], OpId(upto))
                     assert found == {BUCKET: (history.checksum(upto), await count_ops(connection, upto))}
+
+
+async def test_a_bucket_that_is_taken_away_meanwhile_is_left_alone(
+    database: Database, rng: random.Random
+) -> None:
+    """Between what a step reads and what it stores, some of the ops would be gone."""
+    remove = {"name": BUCKET.partition("[")[0], "limit": 9}
+    async with (
+        storage(database) as (connection, number),
+        connected_beside(database) as beside,
+        connected_beside(database) as holding,
+    ):
+        with bounded(TIGHT):
+            history = History(rng)
+            await store(connection, number, history.grow(60, 5))
+            async with aclosing(compact_bucket(connection, number, history.ops[-1].op_id)) as steps:
+                async with holding.transaction():
+                    await holding.execute("SELECT FROM ops ORDER BY op_id LIMIT 1 FOR UPDATE")
+                    removing = asyncio.create_task(beside.execute(_retire.remove_ops, remove))
+                    await _until_waiting(holding, 1)
+                    stepping = asyncio.ensure_future(anext(steps, None))
+                    await _until_waiting(holding, 2)
+                await asyncio.gather(removing, stepping)
+                while await rows(beside, _retire.remove_ops, **remove) != [(0, 0)]:
+                    pass
+                await beside.execute(_retire.remove_buckets, remove)
+                assert [step async for step in steps] == []
+            assert await fetched(connection, "SELECT * FROM totals") == []
+
+
+async def _until_waiting(connection: Connection, count: int) -> None:
+    """Until so many others wait for what somebody else has locked."""
+    waiting: LiteralString = """
+        SELECT count(*) FROM pg_stat_activity
+        WHERE wait_event_type = 'Lock' AND datname = current_database()"""
+    async with asyncio.timeout(30):
+        while await fetched(connection, waiting) != [(count,)]:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_download_goes_on_while_the_bucket_is_compacted(

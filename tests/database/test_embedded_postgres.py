@@ -25,7 +25,7 @@ from replicator.demo.binaries import WHEEL, Binaries, find_binaries, for_the_dem
 from replicator.demo.postgres import Server
 from replicator.errors import ConfigError, Unavailable
 from tests.fixtures.children import ROOT
-from tests.fixtures.servers import Found, new_server, place_for_data
+from tests.fixtures.servers import Found, new_server
 
 LINUX = sys.platform == "linux"
 WATCHES_STRANGERS = pytest.mark.skipif(
@@ -56,14 +56,6 @@ def server(shared: Server) -> Server:
     """Running, whatever an earlier test did to it."""
     shared.start()
     return shared
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A folder anybody may enter; pytest's own are closed to other accounts."""
-    with tempfile.TemporaryDirectory(prefix="place", dir=place_for_data()) as name:
-        Path(name).chmod(0o777)
-        yield Path(name)
 
 
 def query(dsn: str, text: str) -> object:
@@ -198,7 +190,26 @@ def test_what_is_kept_was_stopped_properly(binaries: Binaries, place: Path) -> N
     assert "received fast shutdown request" in server.log.read_text()
     assert (server.data / "PG_VERSION").read_text().strip() == str(binaries.version)
     assert not (server.data / "postmaster.pid").exists()
-    assert not (server.directory / "password").exists()
+    assert (server.directory / "password").stat().st_mode & 0o077 == 0
+
+
+def test_what_is_kept_is_gone_on_with_and_never_thrown_away(binaries: Binaries, place: Path) -> None:
+    folder = place / "kept"
+
+    def refused(why: str, *, keep: bool) -> None:
+        with pytest.raises(ConfigError, match=why), Server(binaries, directory=folder, keep=keep):
+            pass
+
+    with Server(binaries, directory=folder, keep=True) as server:
+        query(server.dsn(), "CREATE TABLE kept AS SELECT 1 AS n")
+        refused(f"runs in {folder} already", keep=True)
+        assert query(server.dsn(), "SELECT n FROM kept") == 1
+    with Server(binaries, directory=folder, keep=True) as server:
+        assert query(server.dsn(), "SELECT n FROM kept") == 1
+    refused("is not empty", keep=False)
+    (folder / "data" / "PG_VERSION").write_text("9\n")
+    refused("was made by Postgres 9", keep=True)
+    assert (folder / "data" / "base").is_dir()
 
 
 def test_two_servers_run_side_by_side(server: Server, binaries: Binaries) -> None:

@@ -50,8 +50,8 @@ def catalogue(connection: psycopg.Connection, schema: str) -> list[tuple[str, ..
 
 
 async def test_migrations_arrive_at_schema_sql(database: Database) -> None:
-    await migrate(database.dsn, "by_steps")
-    with psycopg.connect(database.dsn, autocommit=True) as connection:
+    await migrate(database.owner_dsn, "by_steps")
+    with psycopg.connect(database.owner_dsn, autocommit=True) as connection:
         connection.execute("CREATE SCHEMA at_once")
         connection.execute("SET search_path TO at_once")
         connection.execute((queries.house("sql") / "schema.sql").read_bytes())
@@ -84,7 +84,7 @@ async def test_two_migrations_at_once_run_one_after_the_other(database: Database
 
 
 async def test_a_dry_run_shows_the_sql_and_does_nothing(database: Database) -> None:
-    plan = await migrate(database.dsn, "replicator", dry_run=True)
+    plan = await migrate(database.owner_dsn, "replicator", dry_run=True)
     shown = "\n".join(plan.statements())
     assert 'CREATE SCHEMA "replicator";' in shown and "CREATE TABLE ops" in shown
     assert database.execute("SELECT 1 FROM pg_namespace WHERE nspname = 'replicator'") == []
@@ -121,7 +121,7 @@ async def test_a_schema_of_somebody_else_is_refused(database: Database) -> None:
 async def test_a_failing_migration_leaves_no_trace(database: Database) -> None:
     broken = [*migrations(), Migration(len(migrations()) + 1, "broken", "SELECT 1/0;")]
     with pytest.raises(Exception, match="division by zero"):
-        await migrate(database.dsn, "replicator", known=broken)
+        await migrate(database.owner_dsn, "replicator", known=broken)
     assert database.execute("SELECT 1 FROM pg_namespace WHERE nspname = 'replicator'") == []
 
 

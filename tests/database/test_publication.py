@@ -31,7 +31,7 @@ def published(database: Database) -> list[str]:
 
 async def test_what_was_planned_and_done_leaves_nothing_to_do(database: Database) -> None:
     build_tables(database)
-    config = configure(database.dsn, slot=f"s_{database.name}")
+    config = configure(database.owner_dsn, slot=f"s_{database.name}")
     planned = await publication.plan(config, RULES, None)
     assert {step.code for step in planned.plan.steps} == {"publication.missing"}
     await publication.apply(config, planned, quiet=True)
@@ -46,7 +46,7 @@ async def test_the_text_of_a_plan_is_sql_that_does_it(database: Database) -> Non
     database.execute(
         "CREATE TABLE more (id int PRIMARY KEY); CREATE PUBLICATION powersync FOR TABLE users, more"
     )
-    config = configure(database.dsn, slot=f"s_{database.name}")
+    config = configure(database.owner_dsn, slot=f"s_{database.name}")
     text = publication.text_of(await publication.plan(config, RULES, None, whole_rows=True))
     assert text.index("SET lock_timeout = '3s';") < text.index("REPLICA IDENTITY FULL")
     assert text.index("REPLICA IDENTITY FULL") < text.index("ADD TABLE public.vital_signs")
@@ -65,7 +65,7 @@ async def test_the_role_that_was_planned_can_do_its_work_and_nothing_else(databa
     database.execute("CREATE TABLE diary (id int); REVOKE ALL ON SCHEMA public FROM PUBLIC")
     database.execute(f"REVOKE ALL ON DATABASE {database.name} FROM PUBLIC")
     database.execute("ALTER TABLE users ENABLE ROW LEVEL SECURITY")
-    config = configure(database.dsn, slot=f"s_{database.name}")
+    config = configure(database.owner_dsn, slot=f"s_{database.name}")
     planned = await publication.plan(config, RULES, role)
     codes = {step.code for step in planned.plan.steps if step.group in ("role", "storage")}
     names = ("missing", "connect", "usage", "select", "row_security")
@@ -87,16 +87,37 @@ async def test_the_role_that_was_planned_can_do_its_work_and_nothing_else(databa
                     connection.execute(forbidden)
     finally:
         name = sql.Identifier(role)
-        with psycopg.connect(database.dsn, autocommit=True) as admin:
+        with psycopg.connect(database.owner_dsn, autocommit=True) as admin:
             admin.execute(sql.SQL("DROP OWNED BY {}").format(name))
             admin.execute(sql.SQL("DROP ROLE {}").format(name))
 
 
+async def test_tables_are_found_by_how_their_names_begin(database: Database) -> None:
+    role = f"r_{database.name}"
+    config = configure(database.owner_dsn, slot=f"s_{database.name}")
+    wild = rules_for("visits_%")
+    planned = await publication.plan(config, wild, None)
+    assert [problem.code for problem in planned.plan.problems] == ["publication.missing"]
+    assert "table.none" in {note.code for note in planned.plan.notes}
+    database.execute(
+        "CREATE TABLE visits_may (id int PRIMARY KEY, ward text) PARTITION BY RANGE (id);"
+        "CREATE TABLE visits_may_1 PARTITION OF visits_may FOR VALUES FROM (1) TO (9);"
+        "CREATE TABLE visits_june (id int PRIMARY KEY, ward text);"
+        "CREATE TABLE visitsxjuly (id int PRIMARY KEY, ward text)"
+    )
+    text = publication.text_of(await publication.plan(config, wild, role))
+    assert "    public.visits_june,\n    public.visits_may\n" in text
+    assert f"GRANT SELECT ON public.visits_june TO {role};" in text
+    assert "visitsxjuly" not in text and "visits_may_1" not in text
+    database.execute("CREATE PUBLICATION powersync FOR ALL TABLES")
+    assert [one for one in wrong(await look(config, wild)) if not one.startswith("publication.")] == []
+
+
 async def test_a_role_gets_the_storage_that_somebody_else_has_made(database: Database) -> None:
     build_tables(database)
-    await migrate(database.dsn, "replicator")
+    await migrate(database.owner_dsn, "replicator")
     with a_role(database, f"r_{database.name}", "LOGIN REPLICATION") as dsn:
-        config, theirs = configure(database.dsn), configure(dsn, slot=f"s_{database.name}")
+        config, theirs = configure(database.owner_dsn), configure(dsn, slot=f"s_{database.name}")
         planned = await publication.plan(config, RULES, f"r_{database.name}")
         for statement in ("SELECT", f"GRANT USAGE ON SCHEMA replicator TO r_{database.name}"):
             database.execute(statement)
@@ -117,7 +138,7 @@ async def test_a_plan_tells_of_a_level_of_the_log_that_takes_a_restart(
 ) -> None:
     database = make_database(on=own_server(wal_level="replica"))
     build_tables(database)
-    config = configure(database.dsn)
+    config = configure(database.owner_dsn)
     text = publication.text_of(await publication.plan(config, RULES, None))
     note = "-- note: wal_level is replica: ALTER SYSTEM SET wal_level = 'logical'; -- then: restart Postgres"
     assert note in text.splitlines() and "--role NAME" in text
@@ -126,7 +147,7 @@ async def test_a_plan_tells_of_a_level_of_the_log_that_takes_a_restart(
 
 async def test_a_table_in_use_is_not_waited_for_and_its_user_is_named(database: Database) -> None:
     build_tables(database)
-    config = configure(database.dsn)
+    config = configure(database.owner_dsn)
     planned = await publication.plan(config, RULES, None, whole_rows=True)
     reader = database.connect(application_name="long report")
     reader.execute("BEGIN")
@@ -162,7 +183,7 @@ async def test_what_locks_for_long_or_cannot_be_done_is_left_to_a_person(databas
         CREATE TABLE no_key (id int);
         CREATE UNLOGGED TABLE fleeting (id int PRIMARY KEY);
         CREATE VIEW seen AS SELECT 1 AS id""")
-    config, rules = configure(database.dsn), rules_for("fine", "no_key", "fleeting", "seen", "gone")
+    config, rules = configure(database.owner_dsn), rules_for("fine", "no_key", "fleeting", "seen", "gone")
     planned = await publication.plan(config, rules, None)
     assert {problem.code for problem in planned.plan.problems} == {
         "table.key",
@@ -184,7 +205,7 @@ async def test_what_locks_for_long_or_cannot_be_done_is_left_to_a_person(databas
 
 async def test_two_who_apply_at_once_do_not_break_anything(database: Database) -> None:
     build_tables(database)
-    config = configure(database.dsn)
+    config = configure(database.owner_dsn)
     planned = await publication.plan(config, RULES, None, whole_rows=True)
     done = await asyncio.gather(
         *(publication.apply(config, planned, quiet=True) for _ in range(3)), return_exceptions=True
@@ -200,7 +221,7 @@ def run(tmp_path: Path, database: Database, *arguments: str) -> Result:
     file = tmp_path / "replicator.yaml"
     (tmp_path / "rules.yaml").write_text("bucket_definitions: {all: {data: [SELECT * FROM t]}}\n")
     file.write_text("source: {dsn: '${SOURCE_DSN}'}\n")
-    environment = {**os.environ, "SOURCE_DSN": database.dsn}
+    environment = {**os.environ, "SOURCE_DSN": database.owner_dsn}
     return CliRunner().invoke(main, ["publication", *arguments, "--config", str(file)], env=environment)
 
 

@@ -39,8 +39,8 @@ def _try(connection: Connection, text: str) -> None:
     statement, count = _explained(text)
     kind = re.sub(r"--.*\n", "", statement).split()[0]
     if kind == "COPY":
-        with connection.cursor().copy(statement.encode()) as copy:
-            copy.write(b"")
+        with connection.cursor().copy(statement.encode()):
+            pass  # no row, in whichever format
     elif kind in DONE:
         connection.execute(statement.encode())
     else:
@@ -95,7 +95,13 @@ def test_every_named_statement_fits_the_schema(clinic: Connection) -> None:
         ),
         (
             "ALTER TABLE row_states DROP COLUMN row",
-            {("rows", "read_states"), ("rows", "bring_states"), ("rows", "write_states")},
+            {
+                ("rows", "read_states"),
+                ("rows", "bring_states"),
+                ("rows", "write_states"),
+                ("verify", "next_kept"),
+                ("verify", "kept_rows"),
+            },
         ),
         (
             "ALTER TABLE prescriptions ALTER COLUMN dosage TYPE integer USING 0",

@@ -9,15 +9,19 @@ from pathlib import Path
 import pytest
 
 from replicator.database import connected, migrate, pooled
+from replicator.ehr.columns import computed, read_catalogue
 from replicator.ehr.job import Jobs
 from replicator.ehr.mapping import parse_mapping
 from replicator.ehr.queue import Feed, Meanings
+from replicator.ehr.queue_added import lane_id
 from replicator.ehr.queue_found import Finder
+from replicator.ehr.used import expressions
 from replicator.wal.lsn import Lsn
 from replicator.wal.messages import Column, Relation
 from replicator.wal.transactions import Change, Kind
 from tests.database.queued import AT, NAMES, Clinic, jobs_of_clinic, prepared
 from tests.fixtures.children import StartChild
+from tests.fixtures.least import restrict
 from tests.fixtures.postgres import Database
 
 _MAPPING = """\
@@ -67,9 +71,10 @@ def inserted(count: int) -> list[Change]:
 async def test_a_transaction_too_large_for_memory_is_appended_as_any_other(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await migrate(database.dsn, "spilled")
-    await migrate(database.dsn, "held")
-    monkeypatch.setattr("replicator.ehr.queue._HELD", 30)
+    for schema in ("spilled", "held"):
+        database.allow_storage(schema)
+        await migrate(database.dsn, schema)
+    monkeypatch.setattr("replicator.ehr.queue._HELD_BYTES", 10_000)
     meanings = Meanings(jobs_of_clinic())
     for schema in ("spilled", "held"):
         async with connected(database.dsn, "feed", schema=schema) as storage:
@@ -90,6 +95,48 @@ async def test_a_transaction_too_large_for_memory_is_appended_as_any_other(
     assert database.execute("SELECT count(*) FROM spilled.ehr_arrivals") == [(0,)]
 
 
+async def test_a_batch_of_small_transactions_is_kept_in_memory() -> None:
+    """Storage takes in what arrived before the end of its transaction at twice the cost."""
+    feed = Feed(Meanings(jobs_of_clinic()))
+    for lsn, changes in enumerate([inserted(100)] * 200, 1):
+        await feed.add(changes, Lsn(lsn))
+    assert not feed.is_full
+
+
+@pytest.mark.parametrize("is_spilled", [False, True])
+async def test_a_job_is_stored_as_it_is_said(database: Database, is_spilled: bool) -> None:
+    """Whatever is in its values, and which of them there are."""
+    await migrate(database.dsn, "replicator")
+    meanings = Meanings(jobs_of_clinic())
+    odd = ("\\N", "a\tb\nc\rd\\", "é ~/ 🩺", "\x01", "'\"", " ", "x" * 100_000)
+    full = inserted(1)[0].relation
+    values = [(text, patient, text, AT, None) for text in odd for patient in (*odd, "", None)]
+    changes = [Change(Kind.INSERT, full, None, row, number) for number, row in enumerate(values)]
+    changes += [
+        Change(Kind.DELETE, full, row, None, number, old_is_whole=True)
+        for number, row in enumerate(values, len(values))
+    ]
+    at = Lsn(0xFFFFFFFF_FFFFFFF0)
+    async with connected(database.dsn, "feed", schema="replicator") as storage, storage.transaction():
+        feed = Feed(meanings)
+        await feed.add(changes, at)
+        if is_spilled:
+            await feed.spill(storage)
+        await feed.send(storage)
+    said = [job for change in changes for job in meanings.jobs.of(change, at)]
+    stored = database.execute(
+        """SELECT operation, mapping, source_table, record_key, patient, ehr_id::text, composition_id::text,
+               template_id, commit_lsn::text, ordinal, part, snapshot, priority, may_merge, trouble, lane,
+               state, attempts, created_at <= clock_timestamp()
+           FROM replicator.ehr_sync_queue ORDER BY ordinal, part"""
+    )
+    assert len(said) > len(values)
+    for job, row in zip(said, stored, strict=True):
+        flat = [job.operation.value, *job[1:8], str(at), job.change.ordinal, job.part]
+        flat += [None if job.snapshot is None else job.snapshot.decode(), *job[11:]]
+        assert row == (*flat, lane_id(job.lane), "waiting", 0, True)
+
+
 async def test_the_checkpoint_and_the_jobs_advance_together(
     database: Database, tmp_path: Path, children: StartChild
 ) -> None:
@@ -104,6 +151,7 @@ async def test_the_checkpoint_and_the_jobs_advance_together(
     config = tmp_path / "replicator.yaml"
     ehr = {"mapping": "ehr.yaml", "url": "http://127.0.0.1:9/nowhere"}
     config.write_text(json.dumps({"source": {"dsn": database.dsn}, "rules": "rules.yaml", "ehr": ehr}))
+    restrict(database, config)
     argv = ("run", "--only", "replicate", "--config", config)
     first = children(*argv)
     await asyncio.to_thread(first.wait_for, "streaming")
@@ -190,3 +238,43 @@ async def test_a_part_of_a_row_that_is_gone_is_no_job(database: Database) -> Non
             await feed.send(storage)
     found = database.execute("SELECT record_key, patient, operation, snapshot FROM replicator.ehr_sync_queue")
     assert found == [("1", "p1", "update", None)]
+
+
+async def test_expressions_read_columns_as_the_source_has_their_types(database: Database) -> None:
+    """Also those of its own types, which a filter in the log's own words meets as numbers."""
+    database.execute("CREATE DOMAIN grade AS integer; CREATE TYPE kind AS ENUM ('note', 'order')")
+    database.execute(
+        "CREATE TABLE readings (id uuid, patient_id uuid, rate grade, at timestamptz, kind kind)"
+    )
+    record = parse_mapping(
+        _MAPPING.replace("    ignore: [composition_id]\n", "")
+        .replace("{column: rate, unit: /min}", "{expression: rate + 1, unit: /min}")
+        .replace("key: id", "key: id\n    filter: rate >= 9 AND kind = 'note'"),
+        "ehr.yaml",
+    )
+    async with connected(database.dsn, "columns") as source:
+        catalogue = await read_catalogue(source, record)
+    (expression,) = [each for _, each in expressions(record.tables["readings"])]
+    rows = [{"rate": "10", "kind": "note"}, {"rate": "10", "kind": "order"}, {"rate": "8", "kind": "note"}]
+    compiled = computed(record, catalogue)
+    assert compiled.formulas[expression.id](rows[0]) == "11"
+    oids = catalogue.columns["public.readings"]
+    columns = tuple(Column(name, oid, -1, name == "id") for name, oid in oids.items())
+    relation = Relation(1, "public", "readings", "f", columns)
+    jobs = Jobs(record, lambda *asked: None, {}, catalogue.types)
+    made = [
+        list(
+            jobs.of(
+                Change(Kind.INSERT, relation, None, (f"{n}", "p", row["rate"], AT, row["kind"]), n), Lsn(1)
+            )
+        )
+        for n, row in enumerate(rows)
+    ]
+    assert [len(found) for found in made] == [1, 0, 0]
+    table = record.tables["readings"]
+    worker = Jobs(record, lambda *asked: None, compiled.filters)
+    assert [worker.stands(table, {"id": "1", "patient_id": "p", **row}) for row in rows] == [
+        True,
+        False,
+        False,
+    ]

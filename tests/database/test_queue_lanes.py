@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import pytest
-
-from replicator.database import Connect, connected, pooled
+from replicator.database import Connect, connected
 from replicator.ehr.client import VersionUid
-from replicator.ehr.lanes import Going, Lane, Report, Said, released
+from replicator.ehr.deliver import End
+from replicator.ehr.lanes import Going, Lane, Report, Said, merged, released, set_aside
+from replicator.ehr.lanes_held import Holds
 from replicator.ehr.lanes_taken import Lanes
 from replicator.ehr.queue import append
-from tests.database.queued import Clinic, left, prepared, reading
+from replicator.ehr.retry import Hold, Retry
+from tests.database.queued import Clinic, left, reading
 from tests.fixtures.postgres import Database
 
 HOUR = 3600.0
-
-
-@pytest.fixture
-async def clinic(database: Database) -> Clinic:
-    return await prepared(database)
-
-
-@pytest.fixture
-async def connect(database: Database, clinic: Clinic) -> AsyncIterator[Connect]:
-    async with pooled(database.dsn, "test", schema="replicator") as connect:
-        yield connect
 
 
 def done(lane: Lane, *, jobs: int = 1, delay: float | None = None) -> Report:
@@ -181,3 +170,58 @@ async def test_nothing_undelivered_is_ever_forgotten(
     assert await lanes.forget_done(0.0, 2) == 2
     assert await lanes.forget_done(0.0, 2) == 1
     assert database.execute("SELECT record_key, state FROM replicator.ehr_sync_queue") == [("3", "waiting")]
+
+
+async def test_what_was_merged_into_a_job_is_not_forgotten_before_that_is_finished(
+    clinic: Clinic, connect: Connect, database: Database
+) -> None:
+    await clinic.append(*(clinic.put("merging", reading("1", rate=rate)) for rate in (70, 71)))
+    lanes = Lanes(connect, "one", HOUR)
+    (lane,) = await lanes.claim(1, 5)
+    first = set_aside(lane, lane.tasks[0], merged(lane.tasks))
+    assert first is not None and first.state == "merged"
+    await lanes.record([Report(Going(lane.id, lane.token, 1, lane.home), (first,))])
+    assert await lanes.forget_done(0.0, 100) == 0
+    lane.tasks = lane.tasks[1:]
+    await lanes.record([done(lane)])
+    assert await lanes.forget_done(0.0, 100) == 2
+
+
+class _Slow(Lanes):
+    """One whose answers about holds come when it is let."""
+
+    def __init__(self, connect: Connect) -> None:
+        super().__init__(connect, "slow", HOUR)
+        self.asked, self.let = asyncio.Event(), asyncio.Event()
+
+    async def holds(self) -> set[str]:
+        found = await super().holds()
+        self.asked.set()
+        await self.let.wait()
+        return found
+
+
+class _Nobody:
+    """A record system that does not answer."""
+
+    async def server(self) -> End:
+        return Retry("nobody listens there", is_outage=True)
+
+    async def template(self, name: str) -> End:
+        return await self.server()
+
+
+async def test_what_holds_is_not_forgotten_by_who_asked_before_it_did(
+    clinic: Clinic, connect: Connect
+) -> None:
+    lanes = _Slow(connect)
+    holds = Holds(lanes, _Nobody())
+    looking = asyncio.create_task(holds.look())
+    await lanes.asked.wait()
+    await holds.hear(Hold("server", "nobody is let in"))
+    lanes.let.set()
+    await looking
+    assert holds.is_server_held
+    await lanes.end_hold("server")
+    await holds.look()
+    assert not holds.is_server_held

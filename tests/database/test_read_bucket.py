@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
+from typing import Any
 
+from replicator import queries
 from replicator.buckets.model import Op, OpId, Told
 from replicator.buckets.read import read_bucket, told, totals
 from replicator.database import Connect, Connection, connected, migrate
+from replicator.database import rows as as_rows
 from tests.fixtures.postgres import Database
 
 BUCKET = 'mine["u1"]'
@@ -159,6 +162,31 @@ async def test_one_large_op_is_a_page(database: Database) -> None:
         pages = [page async for page in read_bucket(lent(connection), BUCKET, OpId(0), OpId(9))]
         assert [len(page.ops) for page in pages] == [2, 2, 1]
         assert [page.has_more for page in pages] == [True, True, False]
+
+
+async def test_a_page_costs_as_much_in_a_large_bucket_as_in_a_small_one(database: Database) -> None:
+    """For a while each page of a bucket read all that follows it, and a download its square."""
+    async with storage(database) as (connection, _):
+        await connection.execute(b"INSERT INTO buckets (name) VALUES ('large'), ('small')")
+        await connection.execute(
+            b"INSERT INTO ops SELECT n, b.id, n, 'PUT', 'notes', n::text, n::text, repeat('x', 400)"
+            b" FROM generate_series(1, 20000) AS n JOIN buckets AS b"
+            b" ON b.name = CASE WHEN n % 40 = 0 THEN 'small' ELSE 'large' END"
+        )
+        await connection.execute(b"ANALYZE ops")
+        asked = {"after": 0, "upto": 20_000, "limit": 100, "large": 2048}
+        read = {}
+        for name in ("large", "small"):
+            explained = b"EXPLAIN (ANALYZE, TIMING off, FORMAT json) " + queries.load("buckets").read_plain
+            [(plans,)] = await as_rows(connection, explained, name=name, **asked)
+            read[name] = most_rows(plans[0]["Plan"])
+    assert read == {"large": 100, "small": 100}
+
+
+def most_rows(plan: dict[str, Any]) -> float:
+    """The most rows that any part of a plan has handed on."""
+    handed: float = plan["Actual Rows"] * plan["Actual Loops"]
+    return max([handed, *map(most_rows, plan.get("Plans", []))])
 
 
 async def test_a_bucket_without_ops_is_one_empty_page(database: Database) -> None:

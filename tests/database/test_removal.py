@@ -30,10 +30,10 @@ async def test_what_was_brought_goes_without_trace(database: Database) -> None:
     # A table somebody has granted something of has a list of rights, which does not become none again.
     database.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO CURRENT_USER")
     before = database.execute(_TRACES, [role])
-    config = configure(database.dsn, slot=slot)
+    config = configure(database.owner_dsn, slot=slot)
     planned = await publication.plan(config, RULES, role, whole_rows=True)
     await publication.apply(config, planned, quiet=True)
-    await migrate(database.dsn, "replicator")
+    await migrate(database.owner_dsn, "replicator")
     database.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [slot])
     assert database.execute(_TRACES, [role]) != before
 
@@ -48,6 +48,6 @@ async def test_what_was_brought_goes_without_trace(database: Database) -> None:
 async def test_what_may_be_somebody_elses_is_said_to_be(database: Database) -> None:
     build_tables(database)
     database.execute("CREATE TABLE more (id int); CREATE PUBLICATION powersync FOR TABLE users, more")
-    script = await removal(configure(database.dsn), RULES, None)
+    script = await removal(configure(database.owner_dsn), RULES, None)
     assert "does somebody else read it?\nDROP PUBLICATION powersync;" in script
     assert "REPLICA IDENTITY" not in script and "DROP ROLE" not in script

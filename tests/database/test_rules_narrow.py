@@ -132,7 +132,7 @@ def _same(row: RowValues, expr: Expression, wanted: Scalar, as_text: bool) -> bo
 async def test_an_index_is_used(database: Database, name: str, value: Scalar) -> None:
     database.execute(f'CREATE TABLE "values" (id serial PRIMARY KEY, c {name})')
     database.execute('CREATE INDEX its_index ON "values" (c)')
-    async with await psycopg.AsyncConnection.connect(database.dsn, autocommit=True) as source:
+    async with await psycopg.AsyncConnection.connect(database.owner_dsn, autocommit=True) as source:
         [table] = (await see(source, RULES, "powersync")).tables
         where = is_one_of(Column("c"), [value], table.relation, BUILT_IN, EDITION_1)
         assert where is not None

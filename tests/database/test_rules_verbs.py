@@ -645,6 +645,15 @@ def test_a_table_that_only_decides_is_told_as_such(database: Database, run: Run)
     assert "No data query reads this table; it only decides about others." in output
 
 
+@pytest.mark.parametrize("kind", ["VIEW", "MATERIALIZED VIEW"])
+def test_a_row_of_what_is_no_table_is_told_as_such(database: Database, run: Run, kind: str) -> None:
+    database.execute(f"CREATE {kind} told AS SELECT '1'::text AS id")
+    rules = rules_of("SELECT request.user_id() AS org", data="SELECT * FROM told WHERE id = bucket.org")
+    result = run(rules, "test", "--row", "told", "1")
+    assert result.exit_code == 1
+    assert f"told is a {kind.lower()}: none of its rows is replicated" in result.output
+
+
 def test_every_way_is_told_in_or_out_as_replication_decides(clinic: Database, run: Run) -> None:
     """What is told of every row of a table, one by one, is what is counted for its users."""
     told: dict[str, int] = {}

@@ -11,6 +11,7 @@ import pytest
 from tests.database.served import ADMIN, Served
 from tests.fixtures.children import StartChild
 from tests.fixtures.postgres import Database
+from tests.fixtures.tokens import token as token_of
 
 STATUS = "/api/sync/status"
 
@@ -53,7 +54,7 @@ def test_an_admin_hears_of_every_table(clinic: Served) -> None:
 
 def test_a_user_hears_of_their_own_rows_only(clinic: Served) -> None:
     mine, other, _ = clinic.people()
-    token = clinic.token(mine)
+    token = token_of(mine)
     for path in (STATUS, f"/api/sync/patient/{mine}"):
         body = clinic.until(path, token, lambda body: body["in_sync"])
         assert body["tables"]["users"] == {"source": 1, "synced": 1, "in_sync": True, "estimated": False}
@@ -73,20 +74,20 @@ def test_a_user_hears_of_their_own_rows_only(clinic: Served) -> None:
 
 def test_nothing_that_rows_say_is_told(clinic: Served) -> None:
     mine = clinic.people()[0]
-    for path, token in ((STATUS, ADMIN), (f"/api/sync/patient/{mine}", clinic.token(mine))):
+    for path, token in ((STATUS, ADMIN), (f"/api/sync/patient/{mine}", token_of(mine))):
         said = repr(clinic.request(path, token=token))
         assert "angina" not in said and "somebody" not in said
 
 
 def test_rows_that_have_not_arrived_are_counted_as_lacking(clinic: Served) -> None:
     mine = clinic.people()[0]
-    clinic.until(f"/api/sync/patient/{mine}", clinic.token(mine), lambda body: body["in_sync"])
+    clinic.until(f"/api/sync/patient/{mine}", token_of(mine), lambda body: body["in_sync"])
     assert clinic._last is not None
     clinic._last.kill()
     clinic.measure("new")
     body = clinic.until(
         f"/api/sync/patient/{mine}",
-        clinic.token(mine),
+        token_of(mine),
         lambda body: body["tables"]["vital_signs"]["source"] == 3,
     )
     assert body["tables"]["vital_signs"] == {
@@ -104,7 +105,7 @@ def test_a_write_that_is_not_reached_is_pending(clinic: Served) -> None:
     mine = clinic.people()[0]
     assert clinic._last is not None
     clinic._last.kill()
-    token = clinic.token(mine)
+    token = token_of(mine)
     assert clinic.request("/write-checkpoint2.json?client_id=c1", token=token)[0] == 200
     body = clinic.until(f"/api/sync/patient/{mine}", token, lambda body: body["pending_uploads"] == 1)
     assert [(one["client_id"], one["status"]) for one in body["sync_logs"]] == [("c1", "pending")]

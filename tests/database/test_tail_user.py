@@ -14,6 +14,7 @@ import pytest
 from tests.database.served import Served
 from tests.fixtures.children import Child, StartChild
 from tests.fixtures.postgres import Database
+from tests.fixtures.tokens import token as token_of
 
 
 @pytest.fixture
@@ -103,13 +104,13 @@ def test_a_wrong_sum_ends_it_with_1(clinic: Served) -> None:
 
 def test_a_token_that_is_given_is_sent(clinic: Served) -> None:
     mine, other, _ = clinic.people()
-    given = ("--token", clinic.token(mine), "--server", clinic.url, "--limit", "1")
+    given = ("--token", token_of(mine), "--server", clinic.url, "--limit", "1")
     child = clinic.start_child("tail", *given)  # no configuration is needed
     assert child.wait() == 0, child.stderr
     assert "vital_signs 2" in child.stdout
-    refused = tail(clinic, "--user", other, "--token", clinic.token(mine))
+    refused = tail(clinic, "--user", other, "--token", token_of(mine))
     assert refused.wait() == 2 and "not this user's" in refused.stderr
-    expired = tail(clinic, "--token", clinic.token(mine, exp=int(time.time()) - 600))
+    expired = tail(clinic, "--token", token_of(mine, exp=int(time.time()) - 600))
     assert expired.wait() == 1 and "PSYNC_S2103" in expired.stderr
     assert tail(clinic, "--user", mine, "--from-start").wait() == 2
 
@@ -118,7 +119,8 @@ def test_a_server_that_does_not_answer_is_tried_again(clinic: Served) -> None:
     assert clinic.serving is not None
     clinic.serving.kill()
     child = tail(clinic, "--user", clinic.people()[0], "--json", "--limit", "1")
-    until(child, "disconnected")
+    ended = until(child, "disconnected")
+    assert ended["why"] == f"no connection to {clinic.url} (ClientConnectorError); trying again"
     assert child.code is None
     clinic.serve_again()
     assert child.wait() == 0, child.stderr

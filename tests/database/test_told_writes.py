@@ -19,6 +19,7 @@ from tests.database.served import Served
 from tests.database.test_tail_user import tail, until
 from tests.fixtures.children import StartChild
 from tests.fixtures.postgres import Database
+from tests.fixtures.tokens import token as token_of
 
 TABLES = """
 CREATE TABLE notes (id text PRIMARY KEY, owner text, body text);
@@ -101,7 +102,7 @@ async def test_a_client_is_told_the_number_its_backend_wrote(clinic: Served) -> 
     clinic.database.execute("UPDATE checkpoints SET checkpoint = 4")
     await asyncio.to_thread(until, child, "checkpoint", write_checkpoint=4)
     # Who asks the server for a number gets one after it.
-    status, body = clinic.request("/write-checkpoint2.json?client_id=c1", token=clinic.token("ann"))
+    status, body = clinic.request("/write-checkpoint2.json?client_id=c1", token=token_of("ann"))
     assert (status, body) == (200, {"data": {"write_checkpoint": "5"}})
     await asyncio.to_thread(until, child, "checkpoint", write_checkpoint=5)
 

@@ -18,6 +18,7 @@ from replicator.rules.model import Rules
 from replicator.rules.parse import parse_rules
 from replicator.rules.versions import Versions, versioned
 from tests.fixtures.children import CLI, At, Child, StartChild
+from tests.fixtures.least import restrict
 from tests.fixtures.postgres import Connection, Database
 from tests.oracle import tight
 from tests.oracle.values import Shown, read
@@ -114,12 +115,16 @@ class Clinic:
     async def build(self, patients: int = 3, tables: str | None = None) -> None:
         """Make the storage and the demo's tables; or, from a test's own SQL, its tables and publication."""
         await migrate(self.database.dsn, "replicator")
-        if tables is not None:
-            with psycopg.connect(self.database.dsn, autocommit=True) as connection:
+        if tables is None:
+            self._build_clinic(patients)
+        else:
+            with psycopg.connect(self.database.owner_dsn, autocommit=True) as connection:
                 connection.execute(tables.encode())
-            return
+        restrict(self.database, self.path)
+
+    def _build_clinic(self, patients: int) -> None:
         clinic = queries.load("clinic")
-        with psycopg.connect(self.database.dsn, autocommit=True) as connection:
+        with psycopg.connect(self.database.owner_dsn, autocommit=True) as connection:
             connection.execute(clinic.schema)
             connection.execute(clinic.publish)
         for number in range(patients):
@@ -127,7 +132,7 @@ class Clinic:
                 "INSERT INTO users (firebase_uid, full_name) VALUES (%s, 'somebody')", [f"p{number}"]
             )
 
-    def run(self, kill_at: At | None = None, block_at: At | None = None) -> Child:
+    def run(self, kill_at: At | None = None, block_at: At | None = None, is_fresh: bool = False) -> Child:
         self._last = self._children(
             "run",
             "--config",
@@ -136,6 +141,7 @@ class Clinic:
             env=self._env,
             kill_at=kill_at,
             block_at=block_at,
+            is_fresh=is_fresh,
         )
         return self._last
 
@@ -158,9 +164,9 @@ class Clinic:
             "JOIN replicator.rule_sets AS r ON r.id = c.shown_rules"
         )
         rules = self.rules.read_text()
-        with psycopg.connect(self.database.dsn, autocommit=True) as listening:
+        with psycopg.connect(self.database.owner_dsn, autocommit=True) as listening:
             listening.execute("LISTEN replicator_checkpoint")
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 120
             while self.database.execute(query, [upto, rules]) != [(True,)]:
                 assert time.monotonic() < deadline, self.database.execute(_STANDING)
                 if self._last is not None and self._last.code is not None:
@@ -173,7 +179,7 @@ class Clinic:
         _, content, versions = self.in_force()
         newest = self.database.execute(_NEWEST, [list(versions.buckets())])
         shown = Counter(_told(bucket, name, at, read(data)) for bucket, name, at, data in newest)
-        with psycopg.connect(self.database.dsn, options="-c timezone=UTC") as source:
+        with psycopg.connect(self.database.owner_dsn, options="-c timezone=UTC") as source:
             rules = versioned(parse_rules(content, "in force"), versions)
             expected = Counter(_expected(rules, source))
         assert expected - shown == Counter(), "rows that buckets lack"
@@ -182,7 +188,7 @@ class Clinic:
 
     def become_equal(self) -> None:
         """Wait until the two are equal, where nothing says when what changed will have been noticed."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while True:
             self.catch_up()
             try:

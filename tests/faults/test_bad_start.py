@@ -47,6 +47,21 @@ def assert_goes_on(clinic: Weather) -> None:
     clinic.assert_stored_once()
 
 
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+async def test_what_is_said_of_encodings_elsewhere_is_no_concern(
+    database: Database, tmp_path: Path, children: StartChild, encoding: str
+) -> None:
+    dsn = make_conninfo(database.dsn, client_encoding=encoding)
+    clinic = Weather(database, tmp_path, children, source_dsn=dsn, storage_dsn=dsn)
+    await clinic.build()
+    clinic.measure("\N{GREEK SMALL LETTER MU}g/l, copied")
+    clinic.run()
+    clinic.catch_up()
+    clinic.measure("\N{GREEK SMALL LETTER MU}g/l, streamed")
+    clinic.catch_up()
+    clinic.assert_equal()
+
+
 async def test_a_server_that_is_not_there_yet_is_waited_for(
     own_server: Callable[..., Server], make_database: MakeDatabase, tmp_path: Path, children: StartChild
 ) -> None:
@@ -70,7 +85,7 @@ async def test_a_wrong_password(
 ) -> None:
     server = own_server()
     source = make_database(on=server)
-    wrong = server.dsn(source.name, password=_SECRET)
+    wrong = make_conninfo(source.dsn, password=_SECRET)
     clinic = Weather(source, tmp_path, children, storage=make_database(), source_dsn=wrong)
     await clinic.build()
     assert_refused(clinic, 2, f":{server.port}", "password authentication failed", "Check the DSN")

@@ -38,7 +38,7 @@ async def test_a_row_and_then_nothing_for_long(
     running.wait_for("copied")
     # The sessions that are open keep what they began with; those of the test are not to be ended.
     database.execute(f"ALTER DATABASE {database.name} RESET ALL")
-    with psycopg.connect(database.dsn) as connection:
+    with psycopg.connect(database.owner_dsn) as connection:
         connection.execute("INSERT INTO visits VALUES (1, 'p1')")
         # Read by the server for us, and of no concern to us.
         connection.execute("INSERT INTO bulk SELECT generate_series(1, 500000)")

@@ -35,7 +35,7 @@ async def far(
         tmp_path,
         children,
         storage=make_database(),
-        source_dsn=proxy.dsn(source.name),
+        source_dsn=proxy.to(source),
         bounds=bounds(_OPENING_S=2),
     )
     await clinic.build()

@@ -50,7 +50,7 @@ def write(database: Database, how: str, first: int) -> None:
         many = ", ".join(f"({i}, 'p{i % 3}', 'note')" for i in range(first, first + _ROWS))
         database.execute(f"INSERT INTO visits VALUES {many}")
         return
-    with psycopg.connect(database.dsn) as connection:
+    with psycopg.connect(database.owner_dsn) as connection:
         with connection.cursor().copy("COPY visits FROM STDIN") as copy:
             for i in range(first, first + _ROWS):
                 copy.write_row((i, f"p{i % 3}", "note"))

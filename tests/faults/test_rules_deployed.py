@@ -190,8 +190,79 @@ async def test_a_table_without_a_key_keeps_the_rules_that_are_in_force(story: St
     story.clinic.assert_equal()
 
 
+async def test_a_table_that_may_not_be_read_keeps_the_rules_that_are_in_force(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story.stop()
+    # An owner may read every table.
+    monkeypatch.setattr(Database, "with_least_role", True)
+    role, keys = story.database.role, json.loads(story.clinic.path.read_text())
+    keys["source"]["dsn"] = story.database.dsn
+    story.clinic.path.write_text(json.dumps(keys))
+    story.database.execute("CREATE TABLE beds (id integer PRIMARY KEY)")
+    story.database.execute(f"REVOKE SELECT ON beds FROM {role}")
+    story.write(text(OTHER | {"beds": (None, "SELECT * FROM beds")}))
+    story.running = story.clinic.run()
+    story.running.wait_for("rules failed")
+    assert story.sets() == [(1, "active"), (2, "failed")]
+    ((why,),) = story.database.execute("SELECT why FROM replicator.rule_sets WHERE id = 2")
+    assert why == f"role {role} may not read public.beds"
+    story.clinic.rules = story.folder / "before.yaml"
+    story.clinic.rules.write_text(text(BEFORE))
+    story.clinic.catch_up()
+    story.clinic.assert_equal()
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+async def test_a_column_that_is_not_there_keeps_the_rules_that_are_in_force(story: Story, when: str) -> None:
+    story.stop()
+    story.database.execute("CREATE TABLE beds (id integer PRIMARY KEY, nurse text)")
+    if when == "before":
+        story.database.execute("ALTER TABLE beds DROP nurse")
+    story.write(text(OTHER | {"beds": (MINE, "SELECT * FROM beds WHERE nurse = bucket.x")}))
+    if when == "meanwhile":
+        killed = story.clinic.run(kill_at=("rules begun", 1))
+        assert killed.wait() == -9
+        story.database.execute("ALTER TABLE beds DROP nurse")
+        story.database.execute("INSERT INTO beds VALUES (1)")
+    story.running = story.clinic.run()
+    story.running.wait_for("rules failed")
+    assert story.sets() == [(1, "active"), (2, "failed")]
+    ((why,),) = story.database.execute("SELECT why FROM replicator.rule_sets WHERE id = 2")
+    assert why == 'table "public"."beds" has no column "nurse", which the rules need'
+    story.clinic.rules = story.folder / "before.yaml"
+    story.clinic.rules.write_text(text(BEFORE))
+    story.database.execute("UPDATE visits SET patient = 'p9' WHERE id < 9")
+    story.clinic.catch_up()
+    story.clinic.assert_equal()
+
+
+async def test_a_column_dropped_under_rules_that_name_it_is_come_back_from_by_adding_it_again(
+    story: Story,
+) -> None:
+    story.database.execute("ALTER TABLE visits DROP patient")
+    story.database.execute("INSERT INTO visits VALUES (31, 'd1', 'n')")
+    assert story.running.wait() == 1
+    assert "With rules that do not need it" in story.running.stderr
+    story.database.execute("ALTER TABLE visits ADD patient text")
+    assert story.clinic.ask("slot", "drop", "--yes") == 0
+    assert story.clinic.ask("snapshot", "--all", "--no-wait") == 0
+    story.write(text(OTHER))
+    story.running = story.clinic.run()
+    story.clinic.catch_up()
+    story.clinic.assert_equal()
+    assert story.sets() == [(1, "retired"), (2, "active")]
+    # Until it has opened anew, it still works by the rules that it had before as well.
+    story.running.wait_for("rules in force", rules=2)
+    story.database.execute("ALTER TABLE visits DROP patient")
+    story.database.execute("INSERT INTO visits VALUES (32, 'd1', 'n')")
+    story.clinic.catch_up()
+    story.clinic.assert_equal()
+
+
 async def test_the_verb_refuses_what_cannot_be_and_says_why(story: Story) -> None:
     assert story.deploy(text({"beds": (None, "SELECT * FROM beds")})) == 1
+    assert story.deploy(text(OTHER | {"all": (MINE, "SELECT * FROM wards WHERE nurse = bucket.x")})) == 1
     assert story.deploy("bucket_definitions: {mine: {data: [SELEC]}}") == 2
     assert story.sets() == [(1, "active")]
 

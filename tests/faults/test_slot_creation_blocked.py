@@ -18,6 +18,7 @@ async def test_it_says_who_retries_and_goes_on_when_the_transaction_ends(
 ) -> None:
     clinic = Weather(database, tmp_path, children, bounds=bounds(_SLOT_TIMEOUT_S=0.5))
     await clinic.build()
+    database.grant("pg_read_all_stats")
     forgotten = database.connect(application_name="a forgotten session")
     with forgotten.transaction():
         forgotten.execute("INSERT INTO users (firebase_uid) VALUES ('not yet there')")

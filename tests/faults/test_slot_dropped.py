@@ -47,6 +47,23 @@ async def test_it_stops_names_the_remedy_and_the_remedy_heals(
     clinic.assert_equal()
 
 
+async def test_a_slot_that_is_lost_before_the_first_copy_is_complete_is_come_back_from(
+    database: Database, tmp_path: Path, children: StartChild
+) -> None:
+    clinic = Clinic(database, tmp_path, children)
+    await clinic.build()
+    killed = clinic.run(kill_at=("stored", 1))
+    assert killed.wait() == -9
+    assert database.execute("SELECT shown_lsn FROM replicator.checkpoints") == [(None,)]
+    database.execute("SELECT pg_drop_replication_slot(%s)", [clinic.slot])
+    clinic.measure("in the gap")
+    assert clinic.run().wait() == 1
+    assert clinic.ask("snapshot", "--all", "--no-wait") == 0
+    clinic.run()
+    clinic.catch_up()
+    clinic.assert_equal()
+
+
 async def test_resync_goes_on_by_itself(database: Database, tmp_path: Path, children: StartChild) -> None:
     clinic = await stopped_with_a_gap(database, tmp_path, children, recreate=False, on_slot_loss="resync")
     clinic.run()

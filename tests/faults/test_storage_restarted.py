@@ -53,7 +53,7 @@ async def test_a_commit_whose_outcome_is_unknown_is_stored_once(
         tmp_path,
         children,
         storage=other_database,
-        storage_dsn=proxy.dsn(other_database.name),
+        storage_dsn=proxy.to(other_database),
         # Nothing else is asked of storage meanwhile, whose answer could be taken for that to COMMIT.
         bounds=bounds(LOOK_S=10_000, _ASKED_S=1000),
     )

@@ -49,8 +49,8 @@ async def test_the_copy_is_of_the_table_as_it_is(
     rules = rules_over(visits="patient", orders="patient")
     clinic = Clinic(database, tmp_path, children, rules=rules, bounds=TIGHT)
     await clinic.build(tables=f"{TABLES} ALTER TABLE visits REPLICA IDENTITY {identity}")
-    running = clinic.run(block_at=("chunk", 5))
-    running.wait_for("chunk", n=5)
+    running = clinic.run(block_at=("read", 6))
+    running.wait_for("read", n=6)
     database.execute(f"DO $$ BEGIN {changes}; END $$")
     (name,) = database.execute("SELECT coalesce(to_regclass('visits'), to_regclass('visits_old'))::text")[0]
     if is_written and name is not None:

@@ -140,7 +140,7 @@ async def test_renamed_in_a_transaction_that_wrote_to_it_before(
     database: Database, tmp_path: Path, children: StartChild
 ) -> None:
     clinic, running = await replicating(database, tmp_path, children)
-    with psycopg.connect(database.dsn) as connection:
+    with psycopg.connect(database.owner_dsn) as connection:
         connection.execute("INSERT INTO visits VALUES (100, 'p1', 'before')")
         connection.execute("ALTER TABLE visits RENAME TO visits_old")
         connection.execute("INSERT INTO visits_old VALUES (101, 'p1', 'after')")
@@ -157,7 +157,7 @@ async def test_renamed_back_and_copied_before_the_notice_that_it_is_gone(
     witness = f"{clinic.slot}_witness"
     database.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [witness])
     chunks = running.count("read")
-    with psycopg.connect(database.dsn) as connection:
+    with psycopg.connect(database.owner_dsn) as connection:
         # Nothing is stored meanwhile: what the catalogue says overtakes what the log says.
         connection.execute("SELECT FROM replicator.checkpoints FOR UPDATE")
         database.execute("INSERT INTO visits VALUES (100, 'p1')")
@@ -212,7 +212,7 @@ WHERE position('"gone"'::bytea IN data) > 0
 #: Every checkpoint that readers are shown is written down.
 _WATCH = """
 CREATE TABLE shown (op_id bigint);
-CREATE FUNCTION write_down() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION write_down() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN INSERT INTO public.shown VALUES (new.shown_op_id); RETURN new; END $$;
 CREATE TRIGGER write_down AFTER UPDATE ON replicator.checkpoints FOR EACH ROW EXECUTE FUNCTION write_down()
 """

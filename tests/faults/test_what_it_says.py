@@ -29,7 +29,7 @@ async def test_it_says_that_it_starts_streams_waits_and_ends(
     first = clinic.run()
     clinic.catch_up()
     second = clinic.run()
-    second.wait_for("waiting", n=3)
+    second.wait_for("waiting")
     for child in (second, first):
         child.terminate()
         assert child.wait() == 0

@@ -15,6 +15,7 @@ from psycopg import sql
 from replicator import queries
 from replicator.database import migrate
 from tests.fixtures.children import At, Child, StartChild
+from tests.fixtures.least import restrict
 from tests.fixtures.postgres import Database
 from tests.oracle import tight
 
@@ -75,6 +76,7 @@ class Weather:
         for number in range(patients):
             self.admit(f"p{number}")
         await migrate(self.storage.dsn, "replicator")
+        restrict(self.source, self.path)
 
     def admit(self, uid: str) -> None:
         self.source.execute("INSERT INTO users (firebase_uid, full_name) VALUES (%s, 'somebody')", [uid])
@@ -86,8 +88,8 @@ class Weather:
                 "INSERT INTO vital_signs (patient_id, notes) SELECT id, %s FROM users", [notes]
             )
 
-    def run(self, kill_at: At | None = None, block_at: At | None = None) -> Child:
-        arguments: dict[str, Any] = {"kill_at": kill_at, "block_at": block_at}
+    def run(self, kill_at: At | None = None, block_at: At | None = None, is_fresh: bool = False) -> Child:
+        arguments: dict[str, Any] = {"kill_at": kill_at, "block_at": block_at, "is_fresh": is_fresh}
         if self._bounds is not None:
             arguments["target"] = f"{tight.__name__}:main"
             arguments["env"] = {tight.VARIABLE: json.dumps(dict(self._bounds))}
@@ -142,7 +144,7 @@ class Weather:
         texts = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(name)) for name, _ in columns)
         query = sql.SQL("SELECT {owner}::text, id::text, {texts} FROM {table} WHERE {owner} IS NOT NULL")
         names = {"owner": sql.Identifier(owner), "table": sql.Identifier(table)}
-        with psycopg.connect(self.source.dsn, options="-c timezone=UTC") as connection:
+        with psycopg.connect(self.source.owner_dsn, options="-c timezone=UTC") as connection:
             found = connection.execute(query.format(texts=texts, **names)).fetchall()
         return [
             (
@@ -182,7 +184,7 @@ def shown(value: str | None, type_oid: int) -> str | int | None:
 def make_tables(database: Database) -> None:
     """The demo's tables, published."""
     clinic = queries.load("clinic")
-    with psycopg.connect(database.dsn, autocommit=True) as connection:
+    with psycopg.connect(database.owner_dsn, autocommit=True) as connection:
         connection.execute(clinic.schema)
         connection.execute(clinic.publish)
 
@@ -202,7 +204,7 @@ def bounds(**constants: float) -> dict[str, float]:
 
 
 def wait_until(
-    question: Callable[[], bool], stands: Callable[[], object] = lambda: "", within_s: float = 60
+    question: Callable[[], bool], stands: Callable[[], object] = lambda: "", within_s: float = 120
 ) -> None:
     """Ask a server again and again."""
     deadline = time.monotonic() + within_s

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-#: Three parts: storage beside the source or apart, and servers that are restarted.
-ROUNDS = 18
+#: Storage beside the source or apart, and servers that are restarted.
+_KINDS = 3
 _ROUNDS_A_PART = 6
+ROUNDS = _KINDS * _ROUNDS_A_PART
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -16,8 +17,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "part" in metafunc.fixturenames:
         rounds: int = metafunc.config.getoption("--rounds", default=ROUNDS)
-        parts = [
-            (number, min(_ROUNDS_A_PART, rounds - first))
-            for number, first in enumerate(range(0, rounds, _ROUNDS_A_PART))
-        ]
+        # Of few rounds, each kind of part has some.
+        size = min(_ROUNDS_A_PART, -(-rounds // _KINDS))
+        parts = [(number, min(size, rounds - first)) for number, first in enumerate(range(0, rounds, size))]
         metafunc.parametrize("part", parts, ids=[f"world{number}" for number, _ in parts])

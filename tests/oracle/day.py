@@ -241,6 +241,6 @@ def make_template(database: Database) -> None:
     """The source in the morning, and a storage beside it."""
     make_source(WORLD, database)
     make_storage(database)
-    with psycopg.connect(database.dsn, autocommit=True) as connection:
+    with psycopg.connect(database.owner_dsn, autocommit=True) as connection:
         for statement in MORNING:
             connection.execute(statement.encode())

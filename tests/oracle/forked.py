@@ -1,7 +1,6 @@
 """A configuration and a fault → a replicator in a process of its own, soon, and the steps it takes.
 
-A fresh interpreter spends longer on its imports than the replicator on a small day. So one process imports
-everything, and forks for each replicator that is wanted; it does nothing else, so that it may fork.
+It tells of its steps one after another, so that whoever started it can lay a fault at any of them.
 """
 
 from __future__ import annotations
@@ -16,15 +15,9 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from tests.fixtures.forks import CONTEXT
 from tests.oracle import tight
 from tests.oracle.steps import Fault, Steps
-
-_forks = multiprocessing.get_context("forkserver")
-
-
-def fork_readily() -> None:
-    """To be called before the first fork: what the forking process imports once for all."""
-    _forks.set_forkserver_preload(["pytest", "replicator.cli", "replicator.supervise", __name__])
 
 
 class Forked:
@@ -33,14 +26,14 @@ class Forked:
     def __init__(
         self, path: Path, bounds: Mapping[str, float], done: Sequence[str] = (), fault: Fault | None = None
     ) -> None:
-        self._steps, told = _forks.Pipe(duplex=False)
+        self._steps, told = CONTEXT.Pipe(duplex=False)
         #: What it has done, by name, as far as we have looked.
         self.steps: list[str] = []
         self._log = path.with_suffix(".log")
         order = json.dumps(
             {"path": str(path), "bounds": dict(bounds), "done": done, "fault": fault, "log": str(self._log)}
         )
-        self._process = _forks.Process(target=_main, args=[order, told], daemon=True)
+        self._process = CONTEXT.Process(target=_main, args=[order, told], daemon=True)
         self._process.start()
         told.close()
 

@@ -21,6 +21,7 @@ from replicator.config import load
 from replicator.database import connected, migrate
 from replicator.observe.copies import recopy
 from replicator.rules.parse import parse_rules
+from tests.fixtures.least import restrict
 from tests.fixtures.postgres import Connection, Database
 from tests.oracle.compare import Reader, watch
 from tests.oracle.history import History
@@ -83,6 +84,7 @@ class Scene:
         if self.storage is not self.source:
             config["storage"] = {"dsn": self.storage.dsn}
         self.path.write_text(json.dumps(config), encoding="utf-8")
+        restrict(self.source, self.path)
 
     def _source(self) -> Connection:
         # As the replicator reads values: in UTC.

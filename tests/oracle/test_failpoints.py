@@ -5,7 +5,7 @@ process is killed, just before it or just after it, and another one goes on. Whe
 step was not met, there is none of its kind left to fail at.
 
 `--rounds 100` and more fail at every step; fewer fail at the first of each kind, and pass over some of
-the others, which ones is chance.
+the others, which ones is chance; and very few pass over most.
 """
 
 from __future__ import annotations
@@ -18,22 +18,24 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.forks import fork_readily
 from tests.fixtures.postgres import Cluster, Database
+from tests.oracle.conftest import ROUNDS
 from tests.oracle.day import Day, make_template
-from tests.oracle.forked import fork_readily
 from tests.oracle.steps import Fault, How
 
 pytestmark = pytest.mark.oracle
 
 _EVERY_STEP_FROM = 100
-#: From one step of a kind to the next, otherwise, on average.
-_STRIDE = 7
+#: From one step of a kind to the next, otherwise, on average; and with fewer rounds than usual.
+_STRIDE, _LONG_STRIDE = 10, 40
 
 
 @contextmanager
 def clone(server: Cluster) -> Iterator[Database]:
-    name = server.create(server.template("a day", make_template))
-    database = Database(server, name)
+    template = server.template("a day", make_template)
+    name = server.create(template)
+    database = Database(server, name, template)
     try:
         yield database
     finally:
@@ -77,13 +79,14 @@ def test_after_a_failure_at_any_step(
     how: How, server: Cluster, tmp_path: Path, rng: random.Random, pytestconfig: pytest.Config
 ) -> None:
     fork_readily()
-    is_every = pytestconfig.getoption("--rounds") >= _EVERY_STEP_FROM
+    rounds: int = pytestconfig.getoption("--rounds")
+    is_every, stride = rounds >= _EVERY_STEP_FROM, _STRIDE if rounds >= ROUNDS else _LONG_STRIDE
     usual = Counter(live(server, tmp_path, rng).steps)
     failures = Counter[str]()
     for name, count in usual.items():
         nth = 1
         while (is_every or nth <= count) and live(server, tmp_path, rng, Fault(name, nth, how)).has_failed:
             failures[name] += 1
-            nth += 1 if is_every else rng.randint(1, 2 * _STRIDE)
+            nth += 1 if is_every else rng.randint(1, 2 * stride)
     print(f"{failures.total()} failures {how} a step: {dict(failures)}")
     assert failures.keys() >= KINDS

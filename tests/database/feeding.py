@@ -1,0 +1,21 @@
+"""A queue that was fed → one whose jobs have been delivered, as a worker would have noted it."""
+
+from __future__ import annotations
+
+from tests.fixtures.postgres import Database
+
+
+def deliver(database: Database) -> None:
+    """All that waits is done."""
+    database.execute(
+        """SET search_path TO replicator;
+        INSERT INTO ehr_compositions AS c
+        SELECT DISTINCT ON (composition_id) composition_id, ehr_id, mapping, record_key, 'uid',
+               operation = 'delete', commit_lsn, ordinal, now()
+        FROM ehr_sync_queue_open WHERE composition_id IS NOT NULL ORDER BY composition_id, seq DESC
+        ON CONFLICT (id) DO UPDATE SET is_deleted = excluded.is_deleted;
+        UPDATE ehr_lanes AS l SET ehr_id = q.ehr_id, done_upto = appended, state = 'idle'
+        FROM ehr_sync_queue_open AS q WHERE q.lane = l.id;
+        UPDATE ehr_sync_queue SET state = 'done', finished_at = now() WHERE state = 'waiting';
+        RESET search_path"""
+    )

@@ -1,0 +1,187 @@
+"""A TRUNCATE of a mapped table ends what was fed of it, in its lanes and in its place among the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from replicator.database import connected
+from replicator.ehr.job import Jobs
+from replicator.ehr.mapping import parse_mapping
+from replicator.ehr.queue import Feed, Meanings
+from replicator.wal.lsn import Lsn
+from replicator.wal.messages import Column, Relation
+from replicator.wal.transactions import Change, Kind
+from tests.database.feeding import deliver
+from tests.database.queued import AT, NAMES, prepared
+from tests.fixtures.postgres import Database
+
+_MAPPING = """\
+system: clinic
+namespace: clinic
+ctx: {language: en, territory: CM, setting: other care, composer: Clinic, time: at}
+tables:
+  readings:
+    key: id
+    patient: patient_id
+    template: replicator.pulse.v1
+    fields: {pulse_encounter/pulse/any_event:0/rate: {column: rate, unit: /min}}
+    MORE
+"""
+_MARK = "delete: mark\n    marked: {pulse_encounter/context/location: {constant: gone}}"
+_PARTS = """groups:
+      pulse_encounter/pulse:
+        rows: {table: items, parent: {order_id: id}, order: order_id}
+        fields: {any_event:0/rate: {column: rate, unit: /min}}"""
+Step = tuple[str, str | None, str | None]
+
+
+def relation(name: str = "readings") -> Relation:
+    return Relation(1, "public", name, "f", tuple(Column(each, 25, -1, each == "id") for each in NAMES))
+
+
+def changes(steps: Sequence[Step]) -> list[Change]:
+    """`(+, id, patient)`, `(-, id, patient)` and `(truncate, table, None)`."""
+    made: list[Change] = []
+    for ordinal, (what, id, patient) in enumerate(steps):
+        row = (id, patient, "70", AT, "t")
+        if what == "truncate":
+            made.append(Change(Kind.TRUNCATE, relation(id or ""), None, None, ordinal))
+        elif what == "+":
+            made.append(Change(Kind.INSERT, relation(), None, row, ordinal))
+        else:
+            made.append(Change(Kind.DELETE, relation(), row, None, ordinal, True))
+    return made
+
+
+class Fed:
+    """Transactions told one after another, each as one storage transaction."""
+
+    def __init__(self, database: Database, more: str = "") -> None:
+        record = parse_mapping(_MAPPING.replace("MORE", more), "ehr.yaml")
+        self.database = database
+        self._meanings = Meanings(Jobs(record, lambda *asked: None, {}))
+        self._lsn = 0x1000
+
+    async def __call__(self, *steps: Step) -> None:
+        self._lsn += 0x100
+        async with (
+            connected(self.database.dsn, "feed", schema="replicator") as storage,
+            storage.transaction(),
+        ):
+            feed = Feed(self._meanings)
+            await feed.add(changes(steps), Lsn(self._lsn))
+            await feed.send(storage)
+
+    def forget(self) -> None:
+        self.database.execute("DELETE FROM replicator.ehr_sync_queue_done")
+
+    def waiting(self) -> list[tuple[Any, ...]]:
+        """What waits, lane by lane."""
+        return self.database.execute(
+            """SELECT patient, record_key, operation FROM replicator.ehr_sync_queue_open
+            ORDER BY patient, lane, seq"""
+        )
+
+
+async def test_what_was_delivered_and_what_waits_is_ended_once(database: Database) -> None:
+    await prepared(database)
+    fed = Fed(database)
+    await fed(("+", "1", "p1"), ("+", "2", "p2"), ("+", "gone", "p1"), ("-", "gone", "p1"))
+    deliver(database)
+    await fed(("+", "3", "p1"), ("+", "4", "p2"), ("-", "4", "p2"))
+    await fed(("truncate", "readings", None))
+    await fed(("truncate", "readings", None))
+    assert fed.waiting() == [
+        ("p1", "3", "create"),
+        *(("p1", key, "delete") for key in fed_order(fed, "p1")),
+        ("p2", "4", "create"),
+        ("p2", "4", "delete"),
+        ("p2", "2", "delete"),
+    ]
+    deliver(database)
+    await fed(("truncate", "readings", None))
+    assert fed.waiting() == []
+
+
+def fed_order(fed: Fed, patient: str) -> list[str]:
+    """The records of a patient, as their ids sort: those of one TRUNCATE have no order among themselves."""
+    query = """SELECT record_key FROM replicator.ehr_sync_queue
+               WHERE patient = %s AND record_key IN ('1', '3')
+               GROUP BY record_key, composition_id ORDER BY composition_id"""
+    return [row[0] for row in fed.database.execute(query, [patient])]
+
+
+async def test_what_comes_before_and_after_it_in_one_transaction_keeps_its_order(database: Database) -> None:
+    await prepared(database)
+    fed = Fed(database)
+    await fed(
+        ("+", "1", "p1"),
+        ("truncate", "readings", None),
+        ("+", "1", "p1"),
+        ("truncate", "readings", None),
+        ("+", "1", "p1"),
+    )
+    assert fed.waiting() == [("p1", "1", each) for each in ("create", "delete", "create", "delete", "create")]
+    query = "SELECT ordinal FROM replicator.ehr_sync_queue_open ORDER BY seq"
+    assert [row[0] for row in database.execute(query)] == [0, 1, 2, 3, 4]
+    assert database.execute("SELECT count(*) FROM replicator.ehr_arrivals") == [(0,)]
+
+
+async def test_with_policy_keep_nothing_happens(database: Database) -> None:
+    await prepared(database)
+    fed = Fed(database, "delete: keep")
+    await fed(("+", "1", "p1"), ("truncate", "readings", None))
+    assert fed.waiting() == [("p1", "1", "create")]
+
+
+async def test_marks_say_what_the_row_said_last(database: Database) -> None:
+    """Also of what has been delivered; and where nobody knows any more, a person has to decide."""
+    await prepared(database)
+    fed = Fed(database, _MARK)
+    await fed(("+", "1", "p1"), ("+", "marked", "p1"))
+    await fed(("-", "marked", "p1"))
+    deliver(database)
+    await fed(("+", "2", "p2"), ("truncate", "readings", None))
+    query = """SELECT record_key, snapshot::json ->> 'rate', trouble IS NULL
+               FROM replicator.ehr_sync_queue_open WHERE operation = 'mark' ORDER BY record_key"""
+    assert database.execute(query) == [("1", "70", True), ("2", "70", True)]
+    deliver(database)
+    await fed(("+", "3", "p3"))
+    deliver(database)
+    fed.forget()
+    database.execute("DELETE FROM replicator.ehr_compositions WHERE record_key <> '3'")
+    await fed(("truncate", "readings", None))
+    assert database.execute(query) == [("3", None, False)]
+
+
+async def test_parts_that_are_emptied_are_read_again_with_the_rows_they_belong_to(database: Database) -> None:
+    await prepared(database)
+    fed = Fed(database, _PARTS)
+    await fed(("+", "1", "p1"), ("+", "2", "p1"), ("-", "2", "p1"))
+    deliver(database)
+    await fed(("+", "3", "p1"))
+    await fed(("truncate", "items", None))
+    assert sorted(fed.waiting()) == [("p1", "1", "update"), ("p1", "3", "create"), ("p1", "3", "update")]
+
+
+@pytest.mark.parametrize("rows", [1, 3000])
+async def test_any_number_of_records_is_ended_without_being_read(
+    database: Database, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("replicator.ehr.queue._HELD_BYTES", 40_000)
+    await prepared(database)
+    fed = Fed(database)
+    await fed(*(("+", str(n), f"p{n % 7}") for n in range(rows)))
+    await fed(("truncate", "readings", None))
+    query = """SELECT operation, count(*), count(DISTINCT composition_id)
+               FROM replicator.ehr_sync_queue_open GROUP BY 1"""
+    assert sorted(database.execute(query)) == [("create", rows, rows), ("delete", rows, rows)]
+    lanes = (
+        "SELECT bool_and(appended = jobs) FROM replicator.ehr_lanes JOIN (SELECT lane, max(seq) AS jobs FROM "
+    )
+    assert database.execute(f"{lanes} replicator.ehr_sync_queue GROUP BY lane) AS q ON lane = id") == [
+        (True,)
+    ]

@@ -1,0 +1,1 @@
+"""Minutes of load with everything going wrong, one thing after another."""
