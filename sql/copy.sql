@@ -2,33 +2,53 @@
 
 -- name: tables
 -- What the source's catalogue says of these tables, as far as they exist and are published. What one version
--- has and another has not is read by way of JSON, or of pg_depend.
+-- has and another has not is read by way of JSON, or of pg_depend, or is a NULL of that name further out.
+-- Nothing but the catalogue is read: pg_publication_tables and pg_partition_tree lock every table they come by,
+-- so they wait for whoever truncates one, and in a transaction that has read another, for each other.
+WITH schemas (entry, namespace) AS (
+    SELECT of_publication.objid, of_schema.refobjid
+    FROM pg_catalog.pg_depend of_publication
+    JOIN pg_catalog.pg_depend of_schema
+      ON of_schema.classid = of_publication.classid AND of_schema.objid = of_publication.objid
+    WHERE of_publication.classid = to_regclass('pg_catalog.pg_publication_namespace')
+      AND of_publication.refclassid = 'pg_catalog.pg_publication'::regclass
+      AND of_publication.refobjid = (SELECT oid FROM pg_catalog.pg_publication WHERE pubname = %(publication)s::text)
+      AND of_schema.refclassid = 'pg_catalog.pg_namespace'::regclass)
 SELECT c.oid::bigint, n.nspname, c.relname, c.relkind::text, c.relreplident::text,
        h.rows,
-       coalesce((SELECT 'table ' || r.oid FROM pg_catalog.pg_publication_rel r
-                 WHERE r.prpubid = p.oid AND r.prrelid = c.oid),
+       coalesce('table ' || entry.oid,
                 (SELECT 'table ' || min(r.oid) FROM pg_catalog.pg_publication_rel r
                  WHERE r.prpubid = p.oid AND r.prrelid IN (SELECT pg_catalog.pg_partition_ancestors(c.oid))
                  HAVING count(*) > 0),
-                (SELECT 'schema ' || of_publication.objid FROM pg_catalog.pg_depend of_publication
-                 JOIN pg_catalog.pg_depend of_schema
-                   ON of_schema.classid = of_publication.classid AND of_schema.objid = of_publication.objid
-                 WHERE of_publication.classid = to_regclass('pg_catalog.pg_publication_namespace')
-                   AND of_publication.refclassid = 'pg_catalog.pg_publication'::regclass
-                   AND of_publication.refobjid = p.oid
-                   AND of_schema.refclassid = 'pg_catalog.pg_namespace'::regclass
-                   AND of_schema.refobjid = c.relnamespace),
+                (SELECT 'schema ' || schemas.entry FROM schemas WHERE schemas.namespace = c.relnamespace),
                 'publication ' || p.oid) AS membership,
-       to_jsonb(t) ->> 'rowfilter',
+       pg_catalog.pg_get_expr(entry.row_filter, c.oid),
        k.names, sent.columns,
        jsonb_build_object(
            'publication', p.oid::bigint, 'altered', p.xmin::text, 'operations', p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate,
            'kind', c.relkind::text, 'key', k.names, 'columns', sent.places, 'written', sent.written, 'labels', e.labels,
            'heaps', h.heaps)
 FROM pg_catalog.pg_publication p
-JOIN pg_catalog.pg_publication_tables t ON t.pubname = p.pubname
-JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname
-JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
+CROSS JOIN pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+-- Its own entry, with the rows and columns that it keeps to: Postgres 14 keeps to none, and a schema's to none.
+LEFT JOIN LATERAL (
+    SELECT r.oid,
+           (SELECT prqual FROM pg_catalog.pg_publication_rel own
+            WHERE own.oid = r.oid AND c.relnamespace NOT IN (SELECT namespace FROM schemas)),
+           (SELECT prattrs::int2[] FROM pg_catalog.pg_publication_rel own
+            WHERE own.oid = r.oid AND c.relnamespace NOT IN (SELECT namespace FROM schemas))
+    FROM pg_catalog.pg_publication_rel r
+    CROSS JOIN (SELECT NULL::pg_node_tree, NULL::int2vector) none (prqual, prattrs)
+    WHERE r.prpubid = p.oid AND r.prrelid = c.oid) entry (oid, row_filter, columns) ON true
+-- Whether the publication means the table itself, and whether it means one that this is a partition of.
+CROSS JOIN LATERAL (
+    SELECT bool_or(one.oid = c.oid), bool_or(one.oid <> c.oid)
+    FROM pg_catalog.pg_class one
+    WHERE (one.oid = c.oid OR one.oid IN (SELECT pg_catalog.pg_partition_ancestors(c.oid)))
+      AND (p.puballtables OR one.relnamespace IN (SELECT namespace FROM schemas)
+           OR EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = one.oid))
+    ) meant (itself, above)
 CROSS JOIN LATERAL (
     SELECT ARRAY(SELECT a.attname::text
                  FROM pg_catalog.pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY k (attnum, place)
@@ -48,8 +68,8 @@ CROSS JOIN LATERAL (
            md5(string_agg(a.attnum || ' ' || a.xmin, ',' ORDER BY a.attnum))
     FROM pg_catalog.pg_attribute a
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-      AND CASE WHEN a.attgenerated = '' THEN coalesce(to_jsonb(t) -> 'attnames' ? a.attname::text, true)
-               ELSE to_jsonb(p) ? 'pubgencols' AND to_jsonb(t) -> 'attnames' ? a.attname::text END
+      AND coalesce(a.attnum = ANY (entry.columns),
+                   a.attgenerated = '' OR (a.attgenerated = 's' AND to_jsonb(p) ->> 'pubgencols' = 's'), false)
     ) sent (columns, places, written)
 -- How the values of enums are printed that its columns are made of, at whatever depth.
 CROSS JOIN LATERAL (
@@ -70,16 +90,22 @@ CROSS JOIN LATERAL (
 -- Where its rows are: in itself, or in its partitions. And about how many: as it was analysed, or, where nobody has
 -- done that, as the server has counted them. To measure the table would wait for whoever has locked it.
 CROSS JOIN LATERAL (
+    WITH RECURSIVE below (oid) AS (
+        SELECT c.oid
+        UNION ALL
+        SELECT i.inhrelid FROM below JOIN pg_catalog.pg_inherits i ON i.inhparent = below.oid
+        WHERE c.relkind = 'p' AND NOT i.inhdetachpending)
     SELECT coalesce(jsonb_object_agg(leaf.oid::text, jsonb_build_array(
                leaf.relfilenode::bigint, leaf.relreplident::text, quote_ident(s.nspname) || '.' || quote_ident(leaf.relname))),
                '{}'),
            coalesce(sum(CASE WHEN leaf.reltuples > 0 THEN leaf.reltuples
                          ELSE pg_catalog.pg_stat_get_live_tuples(leaf.oid) END), 0)::bigint
     FROM pg_catalog.pg_class leaf JOIN pg_catalog.pg_namespace s ON s.oid = leaf.relnamespace
-    WHERE leaf.relkind = 'r' AND CASE c.relkind
-        WHEN 'p' THEN leaf.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree(c.oid)) ELSE leaf.oid = c.oid END
+    WHERE leaf.relkind = 'r' AND leaf.oid IN (SELECT oid FROM below)
     ) h (heaps, rows)
-WHERE p.pubname = %(publication)s::text AND EXISTS (
+WHERE p.pubname = %(publication)s::text AND c.relkind IN ('r', 'p') AND pg_catalog.pg_relation_is_publishable(c.oid)
+  AND CASE WHEN p.pubviaroot THEN meant.itself AND NOT meant.above ELSE c.relkind = 'r' AND (meant.itself OR meant.above) END
+  AND EXISTS (
     SELECT FROM unnest(%(namespaces)s::text[], %(names)s::text[]) AS wanted (namespace, name)
     WHERE n.nspname LIKE wanted.namespace AND c.relname LIKE wanted.name)
 ORDER BY 2, 3

@@ -35,6 +35,7 @@ from replicator.rules.expression import Scalar
 from replicator.rules.lookups import DUE, OUTER, entries_of
 from replicator.rules.model import Put, Rules, Variant
 from replicator.rules.route import Intent, move
+from replicator.wal.beside import beside
 from replicator.wal.lsn import Lsn
 from replicator.wal.messages import Row
 from replicator.wal.snapshot import read_tables
@@ -47,6 +48,8 @@ _q = queries.load("verify")
 #: Rows of one piece, and how long one may take: whatever it holds up, it does not for longer.
 PIECE_ROWS = 2_000
 _PIECE_MS = 60_000
+#: How long it is tried to read while somebody has locked a table.
+_LOCKED_S = 3.0
 #: After each, a rest as long as it took.
 _REST = 1.0
 
@@ -218,10 +221,7 @@ class Source:
     async def at(self, clock: float) -> AsyncIterator[Visibility]:
         """One moment of the source, in which rows are where they are at a time."""
         connection = self.connection
-        async with connection.transaction():
-            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            # Whoever waits for a table's lock makes others wait behind them.
-            await connection.execute("SET LOCAL lock_timeout = '3s'")
+        async with beside(connection, [table.where for table in self.tables], _LOCKED_S):
             await connection.execute(f"SET LOCAL statement_timeout = {_PIECE_MS}".encode())
             self.reading.now = clock
             yield Visibility.parse((await rows(connection, _q.visibility))[0][0])

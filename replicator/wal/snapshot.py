@@ -17,6 +17,7 @@ from psycopg.errors import InvalidSchemaName, UndefinedTable
 from replicator import queries
 from replicator.database import Connection, rows
 from replicator.errors import SourceUnready
+from replicator.wal.beside import beside
 from replicator.wal.copy_out import copy_out
 from replicator.wal.messages import Column, Relation, Row
 from replicator.wal.names import like, qualify, quote
@@ -160,21 +161,22 @@ async def read_chunk(
 ) -> Chunk:
     """The next rows by key, or the rows of these keys."""
     query = _select(table, after, limit, only)
-    taken = _Taken()
-    async with source.transaction():
-        await source.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        try:
-            await source.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(_name(table)))
-        except (UndefinedTable, InvalidSchemaName):
-            raise Moved from None
-        visibility = Visibility.parse((await rows(source, _q.visibility))[0][0])
-        # From here on it stays as it is; whether it has stayed so until here has to be asked.
-        name = (table.relation.namespace, table.relation.name)
-        if [one._replace(rows_estimated=0) for one in await read_tables(source, publication, [name])] != [
-            table._replace(rows_estimated=0)
-        ]:
-            raise Moved
-        await copy_out(source, query, taken.take)
+    where = (table.relation.namespace, table.relation.name)
+    taken, is_there = _Taken(), False
+    try:
+        async with beside(source, [where]):
+            is_there = True
+            visibility = Visibility.parse((await rows(source, _q.visibility))[0][0])
+            # From here on it stays as it is; whether it has stayed so until here has to be asked.
+            if [
+                one._replace(rows_estimated=0) for one in await read_tables(source, publication, [where])
+            ] != [table._replace(rows_estimated=0)]:
+                raise Moved
+            await copy_out(source, query, taken.take)
+    except (UndefinedTable, InvalidSchemaName):
+        if is_there:
+            raise  # what its filter calls is gone
+        raise Moved from None
     read = _rows(taken.lines)
     is_last = not taken.is_full and (only is not None or len(read) < limit)
     return Chunk(table.relation, table.key_at, read, visibility, is_last, taken.size)
