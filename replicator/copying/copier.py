@@ -246,7 +246,7 @@ class Copier:
             return  # gone meanwhile; the mark that says so is on its way
         with self._for_new(table):
             require_key(table)
-            await require_readable(self._source, table)
+            await require_readable(self._source, table.relation)
         mark("copying", level=logging.INFO, table=table.label, rows_estimated=state.rows_expected)
         self._copies.windows.watch(state.oid)
         if state.has_holes:

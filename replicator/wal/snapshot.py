@@ -131,14 +131,15 @@ def require_whole(table: Table, publication: str) -> None:
             )
 
 
-async def require_readable(source: Connection, table: Table) -> None:
+async def require_readable(source: Connection, relation: Relation) -> None:
     """Refuse a table that we may not read: the log tells what changes in it, not what was there before."""
-    for may_use, may_select in await rows(source, _q.may_read, oid=table.relation.oid):
+    label = qualify(relation.namespace, relation.name)
+    for may_use, may_select in await rows(source, _q.may_read, oid=relation.oid):
         role = quote(source.info.user)
-        grants = [] if may_use else [f"GRANT USAGE ON SCHEMA {quote(table.relation.namespace)} TO {role};"]
-        grants += [] if may_select else [f"GRANT SELECT ON {table.label} TO {role};"]
+        grants = [] if may_use else [f"GRANT USAGE ON SCHEMA {quote(relation.namespace)} TO {role};"]
+        grants += [] if may_select else [f"GRANT SELECT ON {label} TO {role};"]
         if grants:
-            raise SourceUnready(f"role {role} may not read {table.label}", "\n".join(grants))
+            raise SourceUnready(f"role {role} may not read {label}", "\n".join(grants))
 
 
 async def write_mark(source: Connection, **content: str | int) -> None:

@@ -131,6 +131,28 @@ async def test_what_the_source_lacks_is_named_by_its_place(story: Story, childre
     assert story.sets() == [(1, "active")]
 
 
+async def test_a_table_that_may_not_be_read_is_named_with_what_mends_it(
+    story: Story, children: StartChild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An owner may read every table.
+    monkeypatch.setattr(Database, "with_least_role", True)
+    role, keys = story.database.role, json.loads(story.clinic.path.read_text())
+    keys["source"]["dsn"] = story.database.dsn
+    story.clinic.path.write_text(json.dumps(keys))
+    story.database.execute("CREATE TABLE beds (id integer PRIMARY KEY)")
+    story.database.execute(f"REVOKE SELECT ON beds FROM {role}")
+    path = story.folder / "other.yaml"
+    path.write_text(text(OTHER | {"beds": (None, "SELECT * FROM beds")}))
+    for options in ((), ("--dry-run",)):
+        child = children("rules", "deploy", str(path), *options, "--config", story.clinic.path)
+        assert child.wait() == 1
+        assert (
+            f"error: role {role} may not read public.beds\n  GRANT SELECT ON public.beds TO {role};"
+            in child.stderr
+        )
+    assert story.sets() == [(1, "active")]
+
+
 async def test_whoever_takes_up_the_work_a_little_later_is_not_missed(
     database: Database,
 ) -> None:

@@ -22,6 +22,7 @@ from replicator.observe.rules.validate import Validated, validate
 from replicator.rules.model import Rules
 from replicator.rules.parse import parse_rules
 from replicator.rules.versions import Versions, only_new, versioned, versions_of
+from replicator.wal.snapshot import require_readable
 
 _q = queries.load("deploy")
 _LOOK_S = 0.3
@@ -77,7 +78,11 @@ async def planned(config: Config, path: Path) -> tuple[Validated, Plan | None]:
     async with connected(config.storage_dsn, "rules deploy", schema=config.storage.schema_name) as storage:
         await check_migrated(storage, config.storage.schema_name)
         known = await deploy.load(storage, config.source.slot)
-    return validated, _plan(validated, known)
+    plan = _plan(validated, known)
+    async with connected(config.source_dsn, "rules deploy") as source:
+        for table in plan.tables:
+            await require_readable(source, table.relation)
+    return validated, plan
 
 
 def _plan(validated: Validated, known: Standing) -> Plan:
