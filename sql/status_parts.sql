@@ -1,8 +1,8 @@
 -- What the parts of a running replicator tell of themselves, for whoever looks.
 
 -- name: take_over
--- Go on in the row of a process of the same kind that has ended; whose was it does not matter.
-UPDATE parts SET node = %(node)s::text, starts = starts + 1, started_at = now(), told_at = now(),
+-- Go on in the row of a process of the same kind that has ended; whose was it does not matter, but whether it left.
+UPDATE parts SET node = %(node)s::text, starts = starts + (backend <> 0)::integer, started_at = now(), told_at = now(),
                  waits_for = NULL, waits_since = NULL, (backend, backend_start) = (
                      SELECT pid, backend_start FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid())
 WHERE id = (SELECT p.id FROM parts AS p
@@ -28,6 +28,10 @@ WHERE id = %(id)s::bigint AND part = %(part)s::text AND node = %(node)s::text RE
 UPDATE parts SET told_at = now(), waits_for = %(why)s::text, waits_since = to_timestamp(%(since)s::float8),
                  figures = %(figures)s::jsonb
 WHERE id = %(id)s::bigint
+
+-- name: leave
+-- No session has this number.
+UPDATE parts SET backend = 0, told_at = now() WHERE id = %(id)s::bigint AND node = %(node)s::text
 
 -- name: parts
 -- Every process that has told something, and whether it is still there.

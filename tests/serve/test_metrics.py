@@ -93,6 +93,21 @@ def test_counts_go_on_where_a_killed_process_left_them(clinic: Served) -> None:
     assert found['replicator_restarts_total{part="replicate"}'] == 1
 
 
+def test_whoever_ends_as_it_is_meant_to_says_all_it_counted_and_is_no_restart(clinic: Served) -> None:
+    patients = len(clinic.people())
+    clinic.measure("a private matter")
+    clinic.catch_up()
+    assert clinic._last is not None
+    clinic._last.terminate()
+    assert clinic._last.wait() == 0
+    found = samples(scraped(clinic))
+    assert found["replicator_source_rows_total"] == patients and found["replicator_writer_up"] == 0
+    clinic.replicate()
+    clinic.measure("another")
+    found = until(clinic, "replicator_source_rows_total", 2 * patients)
+    assert found['replicator_restarts_total{part="replicate"}'] == 0
+
+
 async def test_how_long_a_change_takes_to_an_app_is_counted_once_for_each_that_follows(
     clinic: Served,
 ) -> None:

@@ -149,5 +149,5 @@ def _counted(stored: Stored) -> Iterator[Family]:
         for name in _PARTS
     ]
     yield Family(
-        "replicator_restarts_total", "counter", "Processes that took the place of another.", restarts
+        "replicator_restarts_total", "counter", "Processes in the place of one that broke off.", restarts
     )

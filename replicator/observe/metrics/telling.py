@@ -33,6 +33,8 @@ _q = queries.load("status_parts")
 _LOOK_S, _COUNTS_S = 1.0, 5.0
 #: After storage did not answer.
 _RETRY_S = 5.0
+#: How long whoever ends waits for its last word to be taken.
+_LEAVE_S = 1.0
 #: How the pulse of a part says that it waits.
 _WAITS = "waiting: "
 
@@ -76,20 +78,28 @@ async def telling(dsn: str, schema: str, part: str) -> AsyncIterator[None]:
     told = Told(part)
     counted = Counted(told.figures)
     marks.log.addHandler(counted)
-    task = asyncio.create_task(_again_and_again(dsn, schema, told))
+    row = _Row(told)
+    task = asyncio.create_task(_again_and_again(dsn, schema, row))
     try:
         yield
+        await _end(task)
+        with suppress(ReplicatorError, TimeoutError):
+            async with asyncio.timeout(_LEAVE_S), connected(dsn, f"{part} status", schema=schema) as storage:
+                await row.leave(storage)
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await _end(task)
         marks.log.removeHandler(counted)
 
 
-async def _again_and_again(dsn: str, schema: str, told: Told) -> None:
-    row = _Row(told)
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _again_and_again(dsn: str, schema: str, row: _Row) -> None:
     while True:
         with suppress(ReplicatorError):  # who works with storage says what is wrong with it
-            async with connected(dsn, f"{told.part} status", schema=schema) as storage:
+            async with connected(dsn, f"{row.part} status", schema=schema) as storage:
                 await check_migrated(storage, schema)
                 await row.keep(storage)
         await asyncio.sleep(_RETRY_S)
@@ -99,7 +109,8 @@ class _Row:
     """Where it is told."""
 
     def __init__(self, told: Told) -> None:
-        self._told = told
+        self._told, self.part = told, told.part
+        self._node = f"{socket.gethostname()}:{os.getpid()}"
         self._id: int | None = None
         #: What others had counted who were in this row before.
         self._before: dict[str, Any] = {}
@@ -118,9 +129,14 @@ class _Row:
                 said, said_version, said_at = standing, version, now
             await asyncio.sleep(_LOOK_S)
 
+    async def leave(self, storage: Connection) -> None:
+        """Say the last of what was counted, and that it is meant to end: whoever follows is no restart."""
+        if self._id is not None:
+            await self._tell(storage)
+            await storage.execute(_q.leave, {"id": self._id, "node": self._node})
+
     async def _enter(self, storage: Connection) -> None:
-        node = f"{socket.gethostname()}:{os.getpid()}"
-        values = {"part": self._told.part, "node": node}
+        values = {"part": self.part, "node": self._node}
         if self._id is not None and await rows(storage, _q.enter_again, id=self._id, **values):
             return
         found = await rows(storage, _q.take_over, **values) or await rows(storage, _q.enter, **values)
