@@ -285,6 +285,6 @@ async def test_rows_whose_changes_were_lost_with_the_log_are_queued_again(source
         child.terminate()
         await asyncio.to_thread(child.wait)
         source.database.execute("UPDATE readings SET rate = %s", [rate])
-        source.database.execute("SELECT pg_drop_replication_slot('replicator')")
+        source.database.drop_slot("replicator")
     query = "SELECT operation, snapshot::json ->> 'rate' FROM replicator.ehr_sync_queue ORDER BY seq"
     assert source.database.execute(query) == [("create", "60"), ("create", "61")]

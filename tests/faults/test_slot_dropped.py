@@ -25,7 +25,7 @@ async def stopped_with_a_gap(
     clinic.catch_up()
     running.terminate()
     assert running.wait() == 0
-    database.execute("SELECT pg_drop_replication_slot(%s)", [clinic.slot])
+    database.drop_slot(clinic.slot)
     clinic.measure("in the gap")
     database.execute("DELETE FROM vital_signs WHERE notes = 'seen'")
     if recreate:
@@ -55,7 +55,7 @@ async def test_a_slot_that_is_lost_before_the_first_copy_is_complete_is_come_bac
     killed = clinic.run(kill_at=("stored", 1))
     assert killed.wait() == -9
     assert database.execute("SELECT shown_lsn FROM replicator.checkpoints") == [(None,)]
-    database.execute("SELECT pg_drop_replication_slot(%s)", [clinic.slot])
+    database.drop_slot(clinic.slot)
     clinic.measure("in the gap")
     assert clinic.run().wait() == 1
     assert clinic.ask("snapshot", "--all", "--no-wait") == 0
@@ -86,7 +86,7 @@ async def test_all_asked_for_while_nothing_is_lost_permits_nothing_later(
     assert running.wait() == 0
     if not while_it_runs:
         assert clinic.ask("snapshot", "--all", "--no-wait") == 0
-    database.execute("SELECT pg_drop_replication_slot(%s)", [clinic.slot])
+    database.drop_slot(clinic.slot)
     clinic.measure("in the gap")
     refused = clinic.run()
     assert refused.wait() == 1
@@ -108,5 +108,5 @@ async def test_what_was_given_up_is_one_loss_and_not_the_next(
     clinic.catch_up()
     running.terminate()
     assert running.wait() == 0
-    database.execute("SELECT pg_drop_replication_slot(%s)", [clinic.slot])
+    database.drop_slot(clinic.slot)
     assert clinic.run().wait() == 1
