@@ -68,7 +68,10 @@ _MANNERS = (
     # What a database or a role sets against forgotten sessions would end one that waits for the rest of a
     # large transaction, or removes a large table's rows; and would end it again at each attempt.
     b"SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0",
-    b"SET idle_session_timeout = 0",
+    b"SET idle_session_timeout = 0; "
+    # What asks the catalogue of a source with many tables looks large, and is small: to compile it takes
+    # longer than to execute it.
+    b"SET jit = off",
     b"SET transaction_timeout = 0",  # from 17 on
 )
 

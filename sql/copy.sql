@@ -13,8 +13,15 @@ WITH schemas (entry, namespace) AS (
     WHERE of_publication.classid = to_regclass('pg_catalog.pg_publication_namespace')
       AND of_publication.refclassid = 'pg_catalog.pg_publication'::regclass
       AND of_publication.refobjid = (SELECT oid FROM pg_catalog.pg_publication WHERE pubname = %(publication)s::text)
-      AND of_schema.refclassid = 'pg_catalog.pg_namespace'::regclass)
-SELECT c.oid::bigint, n.nspname, c.relname, c.relkind::text, c.relreplident::text,
+      AND of_schema.refclassid = 'pg_catalog.pg_namespace'::regclass),
+-- Found first: there may be thousands of tables, and one of them may be asked about again and again.
+named AS MATERIALIZED (
+    SELECT c.oid, n.nspname, c.relname, c.relnamespace, c.relkind, c.relreplident
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND EXISTS (
+        SELECT FROM unnest(%(namespaces)s::text[], %(names)s::text[]) AS wanted (namespace, name)
+        WHERE n.nspname LIKE wanted.namespace AND c.relname LIKE wanted.name))
+SELECT c.oid::bigint, c.nspname, c.relname, c.relkind::text, c.relreplident::text,
        h.rows,
        coalesce('table ' || entry.oid,
                 (SELECT 'table ' || min(r.oid) FROM pg_catalog.pg_publication_rel r
@@ -29,8 +36,7 @@ SELECT c.oid::bigint, n.nspname, c.relname, c.relkind::text, c.relreplident::tex
            'kind', c.relkind::text, 'key', k.names, 'columns', sent.places, 'written', sent.written, 'labels', e.labels,
            'heaps', h.heaps)
 FROM pg_catalog.pg_publication p
-CROSS JOIN pg_catalog.pg_class c
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+CROSS JOIN named c
 -- Its own entry, with the rows and columns that it keeps to: Postgres 14 keeps to none, and a schema's to none.
 LEFT JOIN LATERAL (
     SELECT r.oid,
@@ -103,11 +109,8 @@ CROSS JOIN LATERAL (
     FROM pg_catalog.pg_class leaf JOIN pg_catalog.pg_namespace s ON s.oid = leaf.relnamespace
     WHERE leaf.relkind = 'r' AND leaf.oid IN (SELECT oid FROM below)
     ) h (heaps, rows)
-WHERE p.pubname = %(publication)s::text AND c.relkind IN ('r', 'p') AND pg_catalog.pg_relation_is_publishable(c.oid)
+WHERE p.pubname = %(publication)s::text AND pg_catalog.pg_relation_is_publishable(c.oid)
   AND CASE WHEN p.pubviaroot THEN meant.itself AND NOT meant.above ELSE c.relkind = 'r' AND (meant.itself OR meant.above) END
-  AND EXISTS (
-    SELECT FROM unnest(%(namespaces)s::text[], %(names)s::text[]) AS wanted (namespace, name)
-    WHERE n.nspname LIKE wanted.namespace AND c.relname LIKE wanted.name)
 ORDER BY 2, 3
 
 -- name: may_read

@@ -29,7 +29,7 @@ _q = queries.load("queue")
 #: Our statements are about a few rows of tables that may be large, or may have been a moment ago: they go by
 #: the indices, whatever the statistics say; and there is nothing to find out about them anew each time.
 _PLANNED = b"""SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
-    SET plan_cache_mode = force_generic_plan; SET jit = off"""
+    SET plan_cache_mode = force_generic_plan"""
 #: The hold that keeps everybody from everything.
 SERVER = "server"
 
