@@ -8,4 +8,5 @@ pytest_plugins = [
     "tests.fixtures.soak",
     "tests.fixtures.browser",
     "tests.fixtures.children",
+    "tests.fixtures.frozen",
 ]
