@@ -51,7 +51,10 @@ SELECT given.at FROM unnest(%(compositions)s::uuid[], %(lanes)s::bigint[], %(key
     WITH ORDINALITY AS given (composition, lane, key, at)
 WHERE EXISTS (SELECT FROM ehr_compositions AS c
               WHERE c.id = given.composition AND (%(is_one)s::boolean OR c.record_key = given.key))
-   OR EXISTS (SELECT FROM ehr_sync_queue AS q
+   OR EXISTS (SELECT FROM ehr_jobs AS q
+              WHERE q.lane = given.lane AND q.composition_id = given.composition
+                AND (%(is_one)s::boolean OR q.record_key = given.key))
+   OR EXISTS (SELECT FROM ehr_jobs_done AS q
               WHERE q.lane = given.lane AND q.composition_id = given.composition
                 AND (%(is_one)s::boolean OR q.record_key = given.key))
 
@@ -67,15 +70,16 @@ WITH fed AS (
         SELECT 0 AS turn, lane, seq, record_key, operation, patient, ehr_id, composition_id, snapshot
         FROM ehr_sync_queue_open WHERE mapping = %(mapping)s::text AND composition_id IS NOT NULL
         UNION ALL
-        SELECT 1, lane, seq, record_key, operation, patient, ehr_id, composition_id, snapshot
-        FROM ehr_arrivals WHERE mapping = %(mapping)s::text AND composition_id IS NOT NULL) AS known
+        SELECT 1, a.lane, a.seq, a.record_key, m.operation, nullif(a.patient, ''), a.ehr_id, a.composition_id, a.snapshot
+        FROM ehr_arrivals AS a JOIN ehr_manners AS m ON m.id = a.manner
+        WHERE m.mapping = %(mapping)s::text AND a.composition_id IS NOT NULL) AS known
     ORDER BY composition_id, turn DESC, seq DESC),
 held AS (
     SELECT l.id AS lane, c.record_key, l.patient, c.ehr_id, c.id AS composition_id, d.snapshot, d.operation
     FROM ehr_compositions AS c
     JOIN ehr_lanes AS l ON l.ehr_id = c.ehr_id AND l.patient IS NOT NULL
     LEFT JOIN LATERAL (
-        SELECT d.snapshot, d.operation FROM ehr_sync_queue_done AS d
+        SELECT d.snapshot, d.operation FROM ehr_jobs_done AS d
         WHERE %(operation)s::text = 'mark' AND d.lane = l.id AND d.composition_id = c.id AND d.snapshot IS NOT NULL
         ORDER BY d.seq DESC LIMIT 1) AS d ON true
     WHERE c.mapping = %(mapping)s::text AND NOT c.is_deleted
@@ -89,11 +93,10 @@ ending AS (
 counted AS (SELECT *, row_number() OVER (ORDER BY lane, composition_id) AS number FROM ending),
 arrived AS (
     INSERT INTO ehr_arrivals (
-        lane, seq, source_table, mapping, record_key, operation, patient, ehr_id, composition_id, template_id,
-        commit_lsn, ordinal, part, snapshot, priority, may_merge, trouble)
-    SELECT lane, %(arrived)s::bigint + number, %(table)s::text, %(mapping)s::text, record_key, %(operation)s::text,
-           patient, ehr_id, composition_id, %(template)s::text, %(lsn)s::pg_lsn, %(ordinal)s::bigint, number - 1,
-           CASE WHEN %(operation)s::text = 'mark' THEN snapshot END, %(priority)s::integer, %(may_merge)s::boolean,
+        lane, seq, manner, record_key, composition_id, commit_lsn, ordinal, snapshot, part, patient, ehr_id, trouble)
+    SELECT lane, %(arrived)s::bigint + number, %(manner)s::bigint, record_key, composition_id, %(lsn)s::pg_lsn,
+           %(ordinal)s::bigint, CASE WHEN %(operation)s::text = 'mark' THEN snapshot END, number - 1,
+           coalesce(patient, ''), ehr_id,
            CASE WHEN %(operation)s::text = 'mark' AND snapshot IS NULL
                 THEN 'its row is gone, and nobody knows any more what it said' END
     FROM counted RETURNING 1)

@@ -2,37 +2,55 @@
 -- Whoever changes several lanes takes them in the order of their ids, so that nobody waits in a circle. What
 -- only reads a lane's jobs begins after `done_upto`: those before it may still lie there, dead.
 
--- name: extend_lanes
--- So many jobs more in each of these lanes; answers the number of the last. From here to the commit the lanes
--- are ours, so that numbers become visible in their order.
-INSERT INTO ehr_lanes AS l (id, name, patient, appended, state, priority, urgent_upto, due_at)
-SELECT id, name, patient, jobs, 'waiting', priority, urgent_upto, now()
-FROM unnest(%(ids)s::bigint[], %(names)s::text[], %(patients)s::text[], %(jobs)s::bigint[], %(priorities)s::integer[],
-            %(urgent)s::bigint[]) AS given (id, name, patient, jobs, priority, urgent_upto)
+-- name: note_manners
+-- What the jobs to come have in common, where it is new. Before any lane is taken, and in the order of their ids.
+INSERT INTO ehr_manners (id, source_table, mapping, operation, template_id, priority, may_merge)
+SELECT * FROM unnest(%(ids)s::bigint[], %(tables)s::text[], %(mappings)s::text[], %(operations)s::text[],
+                     %(templates)s::text[], %(priorities)s::integer[], %(may_merge)s::boolean[]) AS given (id)
 ORDER BY id
-ON CONFLICT (id) DO UPDATE
-SET appended = l.appended + excluded.appended,
-    state = CASE l.state WHEN 'idle' THEN 'waiting' ELSE l.state END,
-    due_at = CASE l.state WHEN 'idle' THEN excluded.due_at ELSE l.due_at END,
-    priority = CASE WHEN l.state = 'idle' THEN excluded.priority ELSE least(l.priority, excluded.priority) END,
-    urgent_upto = CASE WHEN l.state = 'idle' OR excluded.priority <= l.priority
-                       THEN l.appended + excluded.urgent_upto ELSE l.urgent_upto END
-RETURNING id, appended
+ON CONFLICT (id) DO NOTHING
+
+-- name: extend_lanes
+-- So many jobs more in each of these lanes; answers the number of the last, and whether the jobs have to say their
+-- patient and their EHR, which are not the lane's. From here to the commit the lanes are ours, so that numbers become
+-- visible in their order.
+WITH given AS (
+    SELECT * FROM unnest(%(ids)s::bigint[], %(names)s::text[], %(patients)s::text[], %(ehrs)s::uuid[], %(jobs)s::bigint[],
+                         %(priorities)s::integer[], %(urgent)s::bigint[])
+        AS given (id, name, patient, ehr_id, jobs, priority, urgent_upto)),
+extended AS (
+    INSERT INTO ehr_lanes AS l (id, name, patient, own_ehr_id, appended, state, priority, urgent_upto, due_at)
+    SELECT id, name, patient, ehr_id, jobs, 'waiting', priority, urgent_upto, now() FROM given ORDER BY id
+    ON CONFLICT (id) DO UPDATE
+    SET appended = l.appended + excluded.appended,
+        own_ehr_id = CASE WHEN l.name = excluded.name THEN coalesce(l.own_ehr_id, excluded.own_ehr_id)
+                          ELSE l.own_ehr_id END,
+        state = CASE l.state WHEN 'idle' THEN 'waiting' ELSE l.state END,
+        due_at = CASE l.state WHEN 'idle' THEN excluded.due_at ELSE l.due_at END,
+        priority = CASE WHEN l.state = 'idle' THEN excluded.priority ELSE least(l.priority, excluded.priority) END,
+        urgent_upto = CASE WHEN l.state = 'idle' OR excluded.priority <= l.priority
+                           THEN l.appended + excluded.urgent_upto ELSE l.urgent_upto END
+    RETURNING id, name, own_ehr_id, appended)
+SELECT e.id, e.appended, e.name <> g.name OR e.own_ehr_id IS DISTINCT FROM g.ehr_id
+FROM extended AS e JOIN given AS g USING (id)
 
 -- name: append_jobs
-COPY ehr_sync_queue_open (lane, seq, source_table, mapping, record_key, operation, patient, ehr_id, composition_id,
-    template_id, commit_lsn, ordinal, part, snapshot, priority, may_merge, trouble) FROM STDIN (FORMAT binary)
+COPY ehr_jobs (lane, seq, manner, record_key, composition_id, commit_lsn, ordinal, snapshot) FROM STDIN (FORMAT binary)
+
+-- name: append_odd_jobs
+COPY ehr_jobs (lane, seq, manner, record_key, composition_id, commit_lsn, ordinal, snapshot, part, patient, ehr_id,
+    trouble) FROM STDIN (FORMAT binary)
 
 -- name: append_arrivals
-COPY ehr_arrivals (lane, seq, source_table, mapping, record_key, operation, patient, ehr_id, composition_id,
-    template_id, commit_lsn, ordinal, part, snapshot, priority, may_merge, trouble) FROM STDIN (FORMAT binary)
+COPY ehr_arrivals (lane, seq, manner, record_key, composition_id, commit_lsn, ordinal, snapshot, part, patient, ehr_id,
+    trouble) FROM STDIN (FORMAT binary)
 
 -- name: take_in
 -- Everything that has arrived in this transaction: into its lanes, in the order in which it came.
 WITH given AS (
-    SELECT lane, count(*) AS jobs, min(priority) AS priority, min(patient) AS patient, min(mapping) AS mapping,
-           min(record_key) AS key
-    FROM ehr_arrivals GROUP BY lane),
+    SELECT a.lane, count(*) AS jobs, min(m.priority) AS priority, nullif(min(a.patient), '') AS patient,
+           min(m.mapping) AS mapping, min(a.record_key) AS key
+    FROM ehr_arrivals AS a JOIN ehr_manners AS m ON m.id = a.manner GROUP BY a.lane),
 extended AS (
     INSERT INTO ehr_lanes AS l (id, name, patient, appended, state, priority, urgent_upto, due_at)
     SELECT lane, CASE WHEN patient IS NULL
@@ -49,12 +67,10 @@ extended AS (
         urgent_upto = CASE WHEN l.state = 'idle' OR excluded.priority <= l.priority
                            THEN l.appended + excluded.urgent_upto ELSE l.urgent_upto END
     RETURNING id, appended)
-INSERT INTO ehr_sync_queue_open (
-    lane, seq, source_table, mapping, record_key, operation, patient, ehr_id, composition_id, template_id, commit_lsn,
-    ordinal, part, snapshot, priority, may_merge, trouble, state)
-SELECT a.lane, e.appended - g.jobs + row_number() OVER (PARTITION BY a.lane ORDER BY a.seq), a.source_table, a.mapping,
-       a.record_key, a.operation, a.patient, a.ehr_id, a.composition_id, a.template_id, a.commit_lsn, a.ordinal, a.part,
-       a.snapshot, a.priority, a.may_merge, a.trouble, a.state
+INSERT INTO ehr_jobs (
+    lane, seq, manner, record_key, composition_id, commit_lsn, ordinal, snapshot, part, patient, ehr_id, trouble)
+SELECT a.lane, e.appended - g.jobs + row_number() OVER (PARTITION BY a.lane ORDER BY a.seq), a.manner, a.record_key,
+       a.composition_id, a.commit_lsn, a.ordinal, a.snapshot, a.part, a.patient, a.ehr_id, a.trouble
 FROM ehr_arrivals AS a JOIN extended AS e ON e.id = a.lane JOIN given AS g ON g.lane = a.lane
 
 -- name: clear_arrivals
@@ -82,20 +98,22 @@ taken AS (
     SET token = l.token + 1, holder = %(holder)s::text, lease_until = now() + %(lease)s::interval,
         due_at = now() + %(lease)s::interval, decided = false
     FROM found WHERE l.id = found.id
-    RETURNING l.id, l.token, l.done_upto, l.failures, l.ehr_id, l.system_id, found.was_left),
+    RETURNING l.id, l.token, l.done_upto, l.failures, l.ehr_id, l.system_id, l.patient, l.own_ehr_id, found.was_left),
 tried AS (
-    UPDATE ehr_sync_queue_open AS q SET attempts = 1
+    UPDATE ehr_jobs AS q SET attempts = 1
     FROM taken AS t
     WHERE t.was_left AND q.lane = t.id AND q.seq > t.done_upto AND q.seq <= t.done_upto + %(jobs)s::integer
       AND q.attempts = 0)
-SELECT t.id, t.token, t.failures, t.ehr_id::text, t.system_id, j.seq, j.source_table, j.mapping, j.record_key,
-       j.operation, j.patient, j.ehr_id::text, j.composition_id::text, j.template_id, j.commit_lsn::text, j.ordinal,
-       j.part, j.snapshot, j.priority, j.may_merge, j.trouble, j.state, greatest(j.attempts, t.was_left::integer),
-       c.uid, c.is_deleted, c.commit_lsn::text, c.ordinal
+SELECT t.id, t.token, t.failures, t.ehr_id::text, t.system_id, j.seq, m.source_table, m.mapping, j.record_key,
+       m.operation, CASE WHEN j.patient IS NULL THEN t.patient ELSE nullif(j.patient, '') END,
+       CASE WHEN j.patient IS NULL THEN t.own_ehr_id ELSE j.ehr_id END::text, j.composition_id::text, m.template_id,
+       j.commit_lsn::text, j.ordinal, j.part, j.snapshot, m.priority, m.may_merge, j.trouble, j.state,
+       greatest(j.attempts, t.was_left::integer), c.uid, c.is_deleted, c.commit_lsn::text, c.ordinal
 FROM taken AS t
 LEFT JOIN LATERAL (
-    SELECT * FROM ehr_sync_queue_open AS j WHERE j.lane = t.id AND j.seq > t.done_upto
+    SELECT * FROM ehr_jobs AS j WHERE j.lane = t.id AND j.seq > t.done_upto
     ORDER BY j.seq LIMIT %(jobs)s::integer) AS j ON true
+LEFT JOIN ehr_manners AS m ON m.id = j.manner
 LEFT JOIN ehr_compositions AS c ON c.id = j.composition_id
 ORDER BY t.id, j.seq
 
@@ -109,7 +127,7 @@ SELECT j.seq, j.source_table, j.mapping, j.record_key,
 FROM ehr_sync_queue_open AS j LEFT JOIN ehr_compositions AS c ON c.id = j.composition_id
 WHERE j.lane = %(lane)s::bigint AND j.seq > %(after)s::bigint AND j.seq <= %(after)s::bigint + %(most)s::bigint
   AND j.seq < coalesce((
-      SELECT o.seq FROM ehr_sync_queue_open AS o
+      SELECT o.seq FROM ehr_jobs AS o
       WHERE o.lane = %(lane)s::bigint AND o.seq > %(after)s::bigint AND o.seq <= %(after)s::bigint + %(most)s::bigint
         AND o.commit_lsn <> %(lsn)s::pg_lsn
       ORDER BY o.seq LIMIT 1), %(after)s::bigint + %(most)s::bigint + 1)
@@ -130,27 +148,31 @@ RETURNING l.id
 -- and nothing for one that is not. Answers those that are. What people have decided meanwhile stays decided: of a job
 -- that was not delivered; and of its lane, which is looked at anew.
 WITH held AS MATERIALIZED (
-    SELECT given.*, l.decided, l.decided AND given.delay IS NOT NULL AS is_anew
+    SELECT given.*, l.patient, l.own_ehr_id, l.decided, l.decided AND given.delay IS NOT NULL AS is_anew
     FROM ehr_lanes AS l JOIN json_to_recordset(%(lanes)s::json) AS given (
         id bigint, token bigint, upto bigint, state text, held_by text, delay float8, failures integer, ehr_id uuid,
         system_id text) ON (l.id, l.token) = (given.id, given.token)
     ORDER BY l.id FOR UPDATE OF l),
 said AS (
-    SELECT given.*, held.token, held.ehr_id AS home FROM json_to_recordset(%(said)s::json) AS given (
+    SELECT given.*, held.token, held.ehr_id AS home, held.patient, held.own_ehr_id FROM json_to_recordset(%(said)s::json) AS given (
         lane bigint, seq bigint, state text, uid text, version integer, is_deleted boolean, error_class text,
         message text, delay float8, newer_lsn pg_lsn, newer_ordinal bigint)
     JOIN held ON held.id = given.lane),
 moved AS (
-    DELETE FROM ehr_sync_queue_open AS q USING said
-    WHERE q.lane = said.lane AND q.seq = said.seq AND said.state IN ('done', 'skipped', 'merged')
-    RETURNING q.*, said.state AS ended, said.uid, said.version AS at_version, said.is_deleted, said.token,
+    DELETE FROM ehr_jobs AS q USING said, ehr_manners AS m
+    WHERE q.lane = said.lane AND q.seq = said.seq AND said.state IN ('done', 'skipped', 'merged') AND m.id = q.manner
+    RETURNING q.lane, q.seq, m.source_table, m.mapping, q.record_key, m.operation,
+              CASE WHEN q.patient IS NULL THEN said.patient ELSE nullif(q.patient, '') END AS patient,
+              q.composition_id, m.template_id, q.commit_lsn, q.ordinal, q.part, q.snapshot, m.priority, m.may_merge,
+              q.trouble, q.attempts, q.error_class, q.error_message, q.created_at, q.updated_at,
+              said.state AS ended, said.uid, said.version AS at_version, said.is_deleted, said.token,
               CASE WHEN q.state = 'skipping' AND said.state = 'done'
                    THEN concat_ws('; ', said.message, 'it was skipped while it was being delivered') ELSE said.message
               END AS message,
-              coalesce(said.home, q.ehr_id) AS home, coalesce(said.newer_lsn, q.commit_lsn) AS at_lsn,
+              coalesce(said.home, CASE WHEN q.patient IS NULL THEN said.own_ehr_id ELSE q.ehr_id END) AS home, coalesce(said.newer_lsn, q.commit_lsn) AS at_lsn,
               coalesce(said.newer_ordinal, q.ordinal) AS at_ordinal),
 kept AS (
-    INSERT INTO ehr_sync_queue_done (
+    INSERT INTO ehr_jobs_done (
         lane, seq, source_table, mapping, record_key, operation, patient, ehr_id, composition_id, template_id,
         commit_lsn, ordinal, part, snapshot, priority, may_merge, trouble, state, attempts, lease_token, error_class,
         error_message, composition_uid, version, note, created_at, updated_at, finished_at)
@@ -170,7 +192,7 @@ known AS (
         ordinal = CASE WHEN (c.commit_lsn, c.ordinal) > (excluded.commit_lsn, excluded.ordinal)
                        THEN c.ordinal ELSE excluded.ordinal END),
 tried AS (
-    UPDATE ehr_sync_queue_open AS q
+    UPDATE ehr_jobs AS q
     SET attempts = q.attempts + 1, next_attempt_at = now() + said.delay * interval '1 s', lease_token = said.token,
         updated_at = now(),
         (state, error_class, error_message) = (
@@ -180,7 +202,7 @@ tried AS (
     FROM said
     WHERE q.lane = said.lane AND q.seq = said.seq AND said.state IN ('retrying', 'held', 'parked')),
 never_sent AS (
-    UPDATE ehr_sync_queue_open AS q SET error_class = NULL, error_message = NULL
+    UPDATE ehr_jobs AS q SET error_class = NULL, error_message = NULL
     FROM held
     WHERE held.is_anew AND q.lane = held.id AND q.seq > held.upto AND q.state = 'skipping' AND q.error_class = 'operator'
       AND NOT EXISTS (SELECT FROM said WHERE said.lane = q.lane AND said.seq = q.seq))
@@ -197,7 +219,7 @@ SET done_upto = greatest(l.done_upto, held.upto), failures = held.failures,
     (priority, urgent_upto) = (
         SELECT coalesce(min(next.priority), l.priority), coalesce(min(next.seq), l.urgent_upto) FROM (
             SELECT * FROM (
-                SELECT n.priority, n.seq FROM ehr_sync_queue_open AS n
+                SELECT m.priority, n.seq FROM ehr_jobs AS n JOIN ehr_manners AS m ON m.id = n.manner
                 WHERE n.lane = l.id AND n.seq > held.upto AND held.upto >= l.urgent_upto AND held.upto < l.appended
                 ORDER BY n.seq LIMIT 50) AS soon
             ORDER BY priority, seq DESC LIMIT 1) AS next)
@@ -232,11 +254,11 @@ WHERE id IN (
 
 -- name: forget_done
 -- What was finished so long ago; so many at once. What was merged into a job that is not finished may be wanted yet.
-DELETE FROM ehr_sync_queue_done WHERE (lane, seq) IN (
-    SELECT d.lane, d.seq FROM ehr_sync_queue_done AS d
+DELETE FROM ehr_jobs_done WHERE (lane, seq) IN (
+    SELECT d.lane, d.seq FROM ehr_jobs_done AS d
     WHERE d.finished_at < now() - %(age)s::interval
       AND NOT EXISTS (
-          SELECT FROM ehr_sync_queue_open AS q
+          SELECT FROM ehr_jobs AS q
           WHERE q.lane = d.lane AND q.seq = CASE d.state WHEN 'merged' THEN split_part(d.note, '.', 2)::bigint END)
     LIMIT %(limit)s::integer)
 
@@ -305,25 +327,27 @@ SELECT pg_catalog.pg_notify('replicator_jobs', 'decided')
 -- name: retry_jobs
 -- They are tried as if for the first time; but what was sent without an answer may be in the record. One that is to be
 -- left out may be left out just now, where its lane is taken.
-UPDATE ehr_sync_queue_open
+UPDATE ehr_jobs AS q
 SET state = 'waiting', attempts = CASE state WHEN 'parked' THEN 0 ELSE least(attempts, 1) END,
     error_class = NULL, error_message = NULL, next_attempt_at = NULL, updated_at = now()
-WHERE (lane, seq) IN (SELECT * FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq))
-  AND state <> 'waiting' AND NOT (state = 'skipping' AND lane = ANY (%(taken)s::bigint[]))
-RETURNING lane, seq, mapping, record_key
+FROM ehr_manners AS m
+WHERE m.id = q.manner
+  AND (q.lane, q.seq) IN (SELECT * FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq))
+  AND q.state <> 'waiting' AND NOT (q.state = 'skipping' AND q.lane = ANY (%(taken)s::bigint[]))
+RETURNING q.lane, q.seq, m.mapping, q.record_key
 
 -- name: skip_jobs
 -- They leave the queue, undelivered, when their turn comes; but of those in a lane that is taken, one may be sent
 -- already.
-UPDATE ehr_sync_queue_open AS q
+UPDATE ehr_jobs AS q
 SET state = 'skipping', updated_at = now(),
     error_class = CASE WHEN l.lease_until IS NULL THEN q.error_class ELSE 'operator' END,
     error_message = CASE WHEN l.lease_until IS NULL THEN q.error_message
                          ELSE 'skipped while its lane was taken by ' || l.holder || ': the record may hold it' END
-FROM ehr_lanes AS l
-WHERE l.id = q.lane AND q.state <> 'skipping'
+FROM ehr_lanes AS l, ehr_manners AS m
+WHERE l.id = q.lane AND m.id = q.manner AND q.state <> 'skipping'
   AND (q.lane, q.seq) IN (SELECT * FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq))
-RETURNING q.lane, q.seq, q.mapping, q.record_key
+RETURNING q.lane, q.seq, m.mapping, q.record_key
 
 -- name: merged_into
 -- The finished jobs for which these were to stand, and those for which such a one had stood before. Which one stands
@@ -331,22 +355,23 @@ RETURNING q.lane, q.seq, q.mapping, q.record_key
 WITH RECURSIVE found AS (
     SELECT d.lane, given.seq AS instead, d.seq
     FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq)
-    JOIN ehr_sync_queue_done AS d ON d.lane = given.lane AND split_part(d.note, '.', 2) = given.seq::text
+    JOIN ehr_jobs_done AS d ON d.lane = given.lane AND split_part(d.note, '.', 2) = given.seq::text
     WHERE d.state = 'merged'
     UNION
     SELECT d.lane, found.instead, d.seq
     FROM found
-    JOIN ehr_sync_queue_done AS d ON d.lane = found.lane AND split_part(d.note, '.', 2) = found.seq::text
+    JOIN ehr_jobs_done AS d ON d.lane = found.lane AND split_part(d.note, '.', 2) = found.seq::text
     WHERE d.state = 'merged')
 SELECT lane, instead, seq FROM found ORDER BY lane, instead, seq
 
 -- name: park_jobs
 -- Their lanes stop when they come to them.
-UPDATE ehr_sync_queue_open
+UPDATE ehr_jobs AS q
 SET state = 'parked', error_class = 'operator', error_message = %(why)s::text, updated_at = now()
-WHERE (lane, seq) IN (SELECT * FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq))
-  AND state <> 'parked'
-RETURNING lane, seq, mapping, record_key
+FROM ehr_manners AS m
+WHERE m.id = q.manner AND q.state <> 'parked'
+  AND (q.lane, q.seq) IN (SELECT * FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq))
+RETURNING q.lane, q.seq, m.mapping, q.record_key
 
 -- name: free_lanes
 -- Lanes that stopped go on at once; one that somebody holds goes on anyway.
@@ -357,34 +382,37 @@ WHERE id = ANY (%(lanes)s::bigint[]) AND state <> 'idle'
 -- name: park_lanes
 -- Lanes whose next job is parked, and that nobody holds.
 UPDATE ehr_lanes AS l SET state = 'parked', held_by = NULL
-FROM ehr_sync_queue_open AS q
+FROM ehr_jobs AS q
 WHERE l.id = ANY (%(lanes)s::bigint[]) AND l.state <> 'idle' AND (l.lease_until IS NULL OR l.lease_until < now())
   AND q.lane = l.id AND q.seq = l.done_upto + 1 AND q.state = 'parked'
 
 -- name: replay_jobs
 -- Once more what was finished: after everything that waits in its lane, in the order it was in. But what was never in
 -- the record when its deletion came, of which nothing is known then, must not come there now.
-INSERT INTO ehr_sync_queue_open (
-    lane, seq, source_table, mapping, record_key, operation, patient, ehr_id, composition_id, template_id, commit_lsn,
-    ordinal, part, snapshot, priority, may_merge, trouble, state)
-SELECT d.lane, before.seq + row_number() OVER (PARTITION BY d.lane ORDER BY d.seq), d.source_table, d.mapping,
-       d.record_key, d.operation, d.patient, d.ehr_id, d.composition_id, d.template_id, d.commit_lsn, d.ordinal, d.part,
-       d.snapshot, d.priority, d.may_merge, d.trouble,
+INSERT INTO ehr_jobs (
+    lane, seq, manner, record_key, composition_id, commit_lsn, ordinal, snapshot, part, patient, ehr_id, trouble, state)
+SELECT d.lane, before.seq + row_number() OVER (PARTITION BY d.lane ORDER BY d.seq), (
+           SELECT min(m.id) FROM ehr_manners AS m
+           WHERE (m.source_table, m.mapping, m.operation, m.priority, m.may_merge)
+                 = (d.source_table, d.mapping, d.operation, d.priority, d.may_merge)
+             AND m.template_id IS NOT DISTINCT FROM d.template_id),
+       d.record_key, d.composition_id, d.commit_lsn, d.ordinal, d.snapshot, d.part, coalesce(d.patient, ''), d.ehr_id,
+       d.trouble,
        CASE WHEN (o.commit_lsn, o.ordinal) > (d.commit_lsn, d.ordinal) THEN 'skipping' ELSE 'waiting' END
-FROM ehr_sync_queue_done AS d
+FROM ehr_jobs_done AS d
 LEFT JOIN (
-    SELECT DISTINCT ON (lane, composition_id) lane, composition_id, commit_lsn, ordinal FROM ehr_sync_queue_done
+    SELECT DISTINCT ON (lane, composition_id) lane, composition_id, commit_lsn, ordinal FROM ehr_jobs_done
     WHERE lane = ANY (%(before_lanes)s::bigint[]) AND operation = 'delete' AND state = 'done' AND composition_uid IS NULL
     ORDER BY lane, composition_id, commit_lsn DESC, ordinal DESC
 ) AS o ON (o.lane, o.composition_id) = (d.lane, d.composition_id)
 JOIN unnest(%(before_lanes)s::bigint[], %(before)s::bigint[]) AS before (lane, seq) ON before.lane = d.lane
 WHERE (d.lane, d.seq) IN (SELECT * FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq))
-RETURNING lane, seq, mapping, record_key
+RETURNING lane, seq, (SELECT m.mapping FROM ehr_manners AS m WHERE m.id = manner), record_key
 
 -- name: forget_compositions
 -- What we believed of them is not believed any more: the record is asked. But it would not say which change a
 -- deletion is of; so one that came after all of these stays known, or they would bring back what it has deleted.
-DELETE FROM ehr_compositions AS c USING ehr_sync_queue_done AS d
+DELETE FROM ehr_compositions AS c USING ehr_jobs_done AS d
 WHERE d.composition_id = c.id AND (NOT c.is_deleted OR (d.commit_lsn, d.ordinal) >= (c.commit_lsn, c.ordinal))
   AND (d.lane, d.seq) IN (SELECT * FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq))
 
@@ -396,7 +424,7 @@ DELETE FROM ehr_compositions WHERE mapping = ANY (%(mappings)s::text[]) AND NOT 
 -- name: lanes_of_jobs
 -- How many of these finished jobs each lane has, with what makes it known.
 SELECT d.lane, l.name, l.patient, count(*), min(d.priority)
-FROM ehr_sync_queue_done AS d JOIN ehr_lanes AS l ON l.id = d.lane
+FROM ehr_jobs_done AS d JOIN ehr_lanes AS l ON l.id = d.lane
 WHERE (d.lane, d.seq) IN (SELECT * FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq))
 GROUP BY d.lane, l.name, l.patient ORDER BY d.lane
 
@@ -414,15 +442,15 @@ SELECT state, count(*), sum(appended - done_upto)::bigint FROM ehr_lanes WHERE s
 -- For how many seconds the longest waiting job has waited; the first of each lane is its oldest.
 SELECT extract(epoch FROM now() - min(q.created_at))::float8 FROM ehr_lanes AS l
 JOIN LATERAL (
-    SELECT created_at FROM ehr_sync_queue_open AS q WHERE q.lane = l.id AND q.seq > l.done_upto ORDER BY q.seq LIMIT 1
+    SELECT created_at FROM ehr_jobs AS q WHERE q.lane = l.id AND q.seq > l.done_upto ORDER BY q.seq LIMIT 1
 ) AS q ON true
 WHERE l.state <> 'idle'
 
 -- name: errors_by_class
-SELECT error_class, count(*) FROM ehr_sync_queue_open WHERE error_class IS NOT NULL GROUP BY error_class
+SELECT error_class, count(*) FROM ehr_jobs WHERE error_class IS NOT NULL GROUP BY error_class
 
 -- name: finished_lately
-SELECT state, count(*) FROM ehr_sync_queue_done WHERE finished_at > now() - interval '1 hour' GROUP BY state
+SELECT state, count(*) FROM ehr_jobs_done WHERE finished_at > now() - interval '1 hour' GROUP BY state
 
 -- name: position_and_newest
 -- On the source: up to where its log is safe, and then a transaction that is newer than any with a commit before that:
@@ -436,5 +464,5 @@ SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) >= %(newest
 
 -- name: delivered_after
 -- Of one lane, what has been finished since the job of this number.
-SELECT seq, mapping, record_key, operation, version, composition_uid FROM ehr_sync_queue_done
+SELECT seq, mapping, record_key, operation, version, composition_uid FROM ehr_jobs_done
 WHERE lane = %(lane)s::bigint AND seq > %(seq)s::bigint AND state = 'done' ORDER BY seq

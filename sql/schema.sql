@@ -274,42 +274,83 @@ CREATE TABLE ehr_lanes (
     CHECK (done_upto <= appended),
     CHECK ((state = 'idle') = (done_upto = appended)),
     -- Whether people have decided about its jobs since it was taken.
-    decided      boolean      NOT NULL DEFAULT false
+    decided      boolean      NOT NULL DEFAULT false,
+    -- The one we would give them.
+    own_ehr_id   uuid
 ) WITH (fillfactor = 50);
 CREATE INDEX ehr_lanes_due ON ehr_lanes (priority, due_at) WHERE state = 'waiting';
 CREATE INDEX ehr_lanes_stopped ON ehr_lanes (state) WHERE state IN ('held', 'parked');
 
--- Clinical changes on their way to the record system, written in the transaction that advances the checkpoint.
--- What is delivered leaves the part that is worked in.
-CREATE TABLE ehr_sync_queue (
+-- What jobs have in common that come of the same table in the same way; so that it is not written with each.
+CREATE TABLE ehr_manners (
+    -- A hash of the rest, so that who appends knows it without asking. None is ever removed.
+    id            bigint   PRIMARY KEY,
+    source_table  text     COLLATE "C" NOT NULL,
+    mapping       text     COLLATE "C" NOT NULL,
+    operation     text     COLLATE "C" NOT NULL
+                  CHECK (operation IN ('create', 'update', 'delete', 'mark', 'status')),
+    template_id   text,
+    priority      integer  NOT NULL,
+    -- Whether a newer version of the same record may be delivered in the place of such a job.
+    may_merge     boolean  NOT NULL
+);
+
+-- Clinical changes on their way to the record system, written in the transaction that advances the checkpoint. A
+-- row of the source costs one here, so this holds what is that job's alone; all of it is in `ehr_sync_queue_open`.
+CREATE TABLE ehr_jobs (
+    lane             bigint       NOT NULL,
+    seq              bigint       NOT NULL,
+    manner           bigint       NOT NULL,
+    record_key       text         COLLATE "C" NOT NULL,
+    composition_id   uuid,
+    -- Which change of the source it is.
+    commit_lsn       pg_lsn       NOT NULL,
+    ordinal          bigint       NOT NULL,
+    -- The row as JSON, column → text; nothing for a deletion, or where the row is to be read when its turn comes.
+    snapshot         text,
+    part             integer      NOT NULL DEFAULT 0,
+    -- Both are the lane's where there is no patient here; an empty one is none.
+    patient          text,
+    ehr_id           uuid,
+    -- Why it cannot be delivered as it is.
+    trouble          text,
+    -- skipping: a person has decided so, and its turn has not come yet.
+    state            text         COLLATE "C" NOT NULL DEFAULT 'waiting'
+                     CHECK (state IN ('waiting', 'retrying', 'held', 'parked', 'skipping')),
+    attempts         integer      NOT NULL DEFAULT 0,
+    next_attempt_at  timestamptz,
+    -- The number of the lease under which it was last tried.
+    lease_token      bigint,
+    error_class      text         COLLATE "C",
+    error_message    text,
+    created_at       timestamptz  NOT NULL DEFAULT now(),
+    updated_at       timestamptz,
+    PRIMARY KEY (lane, seq)
+);
+CREATE INDEX ehr_jobs_error ON ehr_jobs (error_class) WHERE error_class IS NOT NULL;
+
+-- Those that are over.
+CREATE TABLE ehr_jobs_done (
     lane             bigint       NOT NULL,
     seq              bigint       NOT NULL,
     source_table     text         COLLATE "C" NOT NULL,
     mapping          text         COLLATE "C" NOT NULL,
     record_key       text         COLLATE "C" NOT NULL,
-    operation        text         COLLATE "C" NOT NULL
-                     CHECK (operation IN ('create', 'update', 'delete', 'mark', 'status')),
+    operation        text         COLLATE "C" NOT NULL,
     patient          text,
     ehr_id           uuid,
     composition_id   uuid,
     template_id      text,
-    -- Which change of the source it is.
     commit_lsn       pg_lsn       NOT NULL,
     ordinal          bigint       NOT NULL,
     part             integer      NOT NULL,
-    -- The row as JSON, column → text; nothing for a deletion, or where the row is to be read when its turn comes.
     snapshot         text,
     priority         integer      NOT NULL,
-    -- Whether a newer version of the same record may be delivered in its place.
     may_merge        boolean      NOT NULL,
-    -- Why it cannot be delivered as it is.
     trouble          text,
-    -- skipping: a person has decided so, and its turn has not come yet.
-    state            text         COLLATE "C" NOT NULL DEFAULT 'waiting'
-                     CHECK (state IN ('waiting', 'retrying', 'held', 'parked', 'skipping', 'done', 'skipped', 'merged')),
+    state            text         COLLATE "C" NOT NULL CHECK (state IN ('done', 'skipped', 'merged')),
     attempts         integer      NOT NULL DEFAULT 0,
     next_attempt_at  timestamptz,
-    -- The number of the lease under which it was last tried.
     lease_token      bigint,
     error_class      text         COLLATE "C",
     error_message    text,
@@ -318,18 +359,27 @@ CREATE TABLE ehr_sync_queue (
     note             text,
     created_at       timestamptz  NOT NULL DEFAULT now(),
     updated_at       timestamptz,
-    finished_at      timestamptz
-) PARTITION BY LIST (state);
-CREATE TABLE ehr_sync_queue_open PARTITION OF ehr_sync_queue (PRIMARY KEY (lane, seq))
-    FOR VALUES IN ('waiting', 'retrying', 'held', 'parked', 'skipping');
-CREATE INDEX ehr_sync_queue_open_error ON ehr_sync_queue_open (error_class) WHERE error_class IS NOT NULL;
-CREATE TABLE ehr_sync_queue_done PARTITION OF ehr_sync_queue (PRIMARY KEY (lane, seq))
-    FOR VALUES IN ('done', 'skipped', 'merged');
-CREATE INDEX ehr_sync_queue_done_at ON ehr_sync_queue_done USING brin (finished_at);
+    finished_at      timestamptz,
+    PRIMARY KEY (lane, seq)
+);
+CREATE INDEX ehr_jobs_done_at ON ehr_jobs_done USING brin (finished_at);
+
+-- Every job that waits, with all that is known of it.
+CREATE VIEW ehr_sync_queue_open AS
+SELECT j.lane, j.seq, m.source_table, m.mapping, j.record_key, m.operation,
+       CASE WHEN j.patient IS NULL THEN l.patient ELSE nullif(j.patient, '') END AS patient,
+       CASE WHEN j.patient IS NULL THEN l.own_ehr_id ELSE j.ehr_id END AS ehr_id,
+       j.composition_id, m.template_id, j.commit_lsn, j.ordinal, j.part, j.snapshot, m.priority, m.may_merge, j.trouble,
+       j.state, j.attempts, j.next_attempt_at, j.lease_token, j.error_class, j.error_message,
+       NULL::text AS composition_uid, NULL::integer AS version, NULL::text AS note, j.created_at, j.updated_at,
+       NULL::timestamptz AS finished_at
+FROM ehr_jobs AS j JOIN ehr_manners AS m ON m.id = j.manner JOIN ehr_lanes AS l ON l.id = j.lane;
+CREATE VIEW ehr_sync_queue AS
+SELECT * FROM ehr_sync_queue_open UNION ALL SELECT * FROM ehr_jobs_done;
 
 -- The jobs of a storage transaction that are too many to be kept back until it ends. They arrive here, so that no
--- lane has to be held before then; nobody else ever sees any.
-CREATE UNLOGGED TABLE ehr_arrivals (LIKE ehr_sync_queue INCLUDING DEFAULTS);
+-- lane has to be held before then; nobody else ever sees any. Each says its patient.
+CREATE UNLOGGED TABLE ehr_arrivals (LIKE ehr_jobs INCLUDING DEFAULTS);
 
 -- What the record holds of ours, as far as we know: the newest version of each composition, and its change.
 CREATE TABLE ehr_compositions (

@@ -37,5 +37,5 @@ SELECT name, reason, extract(epoch FROM since)::float8 FROM ehr_holds ORDER BY n
 -- name: parked_since
 -- For how long the lane that has been parked longest has been so.
 SELECT extract(epoch FROM min(coalesce(q.updated_at, q.created_at)))::float8
-FROM ehr_lanes AS l JOIN ehr_sync_queue_open AS q ON q.lane = l.id AND q.seq = l.done_upto + 1
+FROM ehr_lanes AS l JOIN ehr_jobs AS q ON q.lane = l.id AND q.seq = l.done_upto + 1
 WHERE l.state = 'parked'

@@ -46,7 +46,7 @@ FROM parts AS p ORDER BY p.part, p.id
 -- were queued, and for how many seconds together. Of moments just gone, some may not be seen yet.
 SELECT width_bucket(extract(epoch FROM finished_at - created_at)::float8, %(bounds)s::float8[]),
        count(*), sum(extract(epoch FROM finished_at - created_at))::float8
-FROM ehr_sync_queue_done
+FROM ehr_jobs_done
 WHERE state = 'done' AND finished_at > to_timestamp(%(since)s::float8) AND finished_at <= to_timestamp(%(upto)s::float8)
 GROUP BY 1
 

@@ -15,7 +15,7 @@ from replicator.database import Connection, rows
 from replicator.ehr.identity import ChangeId
 from replicator.ehr.job import Job, Jobs, Operation
 from replicator.ehr.model import TableMapping
-from replicator.ehr.queue_added import Added, Waiting
+from replicator.ehr.queue_added import Added, Manner, Waiting
 from replicator.ehr.queue_inserted import Insertion, insertion
 from replicator.wal.lsn import Lsn
 from replicator.wal.messages import Relation
@@ -126,6 +126,7 @@ class Feed:
             if isinstance(each, Emptied):
                 self._arrived += await _arrive_emptied(connection, each, self._arrived)
             elif each:
+                await _note(connection, each.manners)
                 await _copy(connection, _q.append_arrivals, each.counted(self._arrived))
                 self._arrived += len(each)
 
@@ -146,15 +147,15 @@ class Feed:
 async def _arrive_emptied(connection: Connection, emptied: Emptied, arrived: int) -> int:
     table, operation, at = emptied
     await connection.execute(_feed.is_emptied, {"mapping": table.name})
+    template = table.template.id if table.template else None
+    manner = Manner(table.table, table.name, operation.value, template, table.priority, table.coalesce)
+    await _note(connection, {manner.id: manner})
     values = {
         "mapping": table.name,
-        "table": table.table,
-        "template": table.template.id if table.template else None,
+        "manner": manner.id,
         "operation": operation.value,
         "lsn": str(at.commit_lsn),
         "ordinal": at.ordinal,
-        "priority": table.priority,
-        "may_merge": table.coalesce,
         "arrived": arrived,
     }
     return int((await rows(connection, _feed.arrive_emptied, **values))[0][0])
@@ -171,11 +172,28 @@ async def append(connection: Connection, jobs: Iterable[Job]) -> None:
 async def _append(connection: Connection, added: Added) -> None:
     if not added:
         return
-    for number, appended in await rows(connection, _q.extend_lanes, **_columns(added.lanes)):
+    await _note(connection, added.manners)
+    for number, appended, is_others in await rows(connection, _q.extend_lanes, **_columns(added.lanes)):
         lane = added.lanes[number]
-        lane.before = appended - len(lane.jobs)
+        lane.before, lane.is_others = appended - len(lane.jobs), is_others
     await _copy(connection, _q.append_jobs, added.numbered())
+    if (odd := added.odd()) is not None:
+        await _copy(connection, _q.append_odd_jobs, odd)
     await connection.execute(_q.tell)
+
+
+async def _note(connection: Connection, manners: dict[int, Manner]) -> None:
+    tables, mappings, operations, templates, priorities, may_merge = zip(*manners.values(), strict=True)
+    columns = {
+        "ids": list(manners),
+        "tables": list(tables),
+        "mappings": list(mappings),
+        "operations": list(operations),
+        "templates": list(templates),
+        "priorities": list(priorities),
+        "may_merge": list(may_merge),
+    }
+    await connection.execute(_q.note_manners, columns)
 
 
 async def _copy(connection: Connection, query: bytes, blocks: Iterable[bytes]) -> None:
@@ -191,6 +209,7 @@ def _columns(lanes: dict[int, Waiting]) -> dict[str, str]:
         "ids": array_of([str(lane.id) for lane in found]),
         "names": array_of([quoted(lane.name) for lane in found]),
         "patients": array_of(["NULL" if lane.patient is None else quoted(lane.patient) for lane in found]),
+        "ehrs": array_of([lane.ehr or "NULL" for lane in found]),
         "jobs": array_of([str(len(lane.jobs)) for lane in found]),
         "priorities": array_of([str(lane.priority) for lane in found]),
         "urgent": array_of([str(lane.urgent_upto) for lane in found]),

@@ -18,9 +18,10 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from replicator.ehr.identity import NAMED, SPACE, VERSION_5, bytes_of, ehr_id, joined
+from replicator.ehr.identity import NAMED, SPACE, VERSION_5, ehr_id, joined
+from replicator.ehr.job import Operation
 from replicator.ehr.model import Children, RecordMapping, Style, TableMapping
-from replicator.ehr.queue_added import OVERHEAD, Added, end, field, text
+from replicator.ehr.queue_added import OVERHEAD, Added, Manner, begin, field
 from replicator.rules.columns.types import BOOL, DATE, INTEGERS, PLAIN, REALS, TIME, TIMESTAMP, TIMESTAMPTZ
 from replicator.rules.columns.values import quote
 from replicator.rules.compute.code import Code
@@ -29,8 +30,10 @@ from replicator.wal.transactions import Change, Kind
 
 #: A key of so many bytes goes the long way.
 _KEY_BYTES = 256
-#: Up to the ordinal; and from there to the length of the snapshot.
-_place, _rest = Struct(">iQ").pack, Struct(">iqiii").pack
+#: The commit's position; and from there to the length of the snapshot.
+_place, _rest = Struct(">iQ").pack, Struct(">iqi").pack
+#: Before a composition's id.
+_UUID = field(bytes(16))[:4]
 #: (a change, those after it, their commit's position) → the first of them that goes the long way, or None. It
 #: takes the others from those after it, up to that one.
 Write: TypeAlias = Callable[[Change, Iterator[Change], int], Change | None]
@@ -54,36 +57,43 @@ def insertion(mapping: RecordMapping, name: str, columns: Sequence[Column]) -> I
     hashed = hashlib.sha1(
         SPACE + joined(("composition", mapping.system, table.name)).encode() + b"/", usedforsecurity=False
     )
-    priority, template = table.priority, text(table.template.id if table.template else None)
+    priority = table.priority
+    manner = Manner(
+        table.table,
+        table.name,
+        Operation.CREATE.value,
+        table.template.id if table.template else None,
+        priority,
+        table.coalesce,
+    )
 
     @lru_cache(maxsize=65_536)
-    def of_patient(patient: object) -> tuple[str, Any, bytes] | None:
-        """A patient's lane by name, the hash that their names begin with, and the middle of their jobs."""
+    def of_patient(patient: object) -> tuple[str, str, Any] | None:
+        """A patient's lane by name, their EHR, and the hash that the names of theirs begin with."""
         if type(patient) is not str or not patient or not _is_bare(patient):
             return None
         begun = hashed.copy()
         begun.update(f"{patient}/".encode())
-        ehr = bytes_of(ehr_id(mapping.namespace, patient))
-        middle = text("create") + text(patient) + field(ehr) + field(bytes(16))[:4]
-        return joined(("patient", patient)), begun, middle
+        return joined(("patient", patient)), ehr_id(mapping.namespace, patient), begun
 
-    key_at = names.index(table.key[0].name)
-    head, after = text(table.table) + text(table.name), end(priority, table.coalesce)
-    run = _runner(columns, key_at, patient_at, table, head, after)
+    run = _runner(columns, names.index(table.key[0].name), patient_at, table, begin(manner.id))
 
     def writer(added: Added) -> Write:
+        added.manner(manner)
         met = dict[Any, Any]()
 
         def meet(patient: Any) -> Any:
             if (known := of_patient(patient)) is None:
                 return None
-            name, begun, middle = known
-            lane = added.lane(name, patient, priority)
-            met[patient] = found = lane, lane.jobs, begun.copy, middle
+            name, ehr, begun = known
+            lane = added.lane(name, patient, ehr, priority)
+            if lane.name != name:
+                return None
+            met[patient] = found = lane, lane.jobs, begun.copy
             return found
 
         def write(change: Change, after: Iterator[Change], commit_lsn: int) -> Change | None:
-            rest, jobs, size = run(change, after, met.get, meet, template + _place(8, commit_lsn))
+            rest, jobs, size = run(change, after, met.get, meet, _place(8, commit_lsn))
             added.bytes += size + jobs * OVERHEAD
             return rest  # type: ignore[no-any-return]  # a change, or None
 
@@ -98,7 +108,7 @@ def _is_bare(text: str) -> bool:
 
 
 def _runner(
-    columns: Sequence[Column], key_at: int, patient_at: int, table: TableMapping, head: bytes, end: bytes
+    columns: Sequence[Column], key_at: int, patient_at: int, table: TableMapping, head: bytes
 ) -> Callable[..., Any]:
     """What adds rows, one after another, without a call for each: that costs half of what there is to do.
 
@@ -132,14 +142,14 @@ def _runner(
             f"        snapshot = ({nullable}).encode()",
             "    else:",
             f"        snapshot = {shown}.encode()",
-            "    lane, added, begun, middle = found",
+            "    lane, added, begun = found",
             "    name = begun()",
             "    name.update(key)",
             f"    job = {use(b''.join)}((",
-            f"        {use(heads)}[{use(len)}(key)], key, middle,",
+            f"        {use(heads)}[{use(len)}(key)], key, {_UUID!r},",
             f"        ({use(int.from_bytes)}(name.digest()[:16], 'big') & {NAMED}",
             f"         | {VERSION_5}).to_bytes(16, 'big'),",
-            f"        place, {use(_rest)}(8, ordinal, 4, 0, {use(len)}(snapshot)), snapshot, {end!r}))",
+            f"        place, {use(_rest)}(8, ordinal, {use(len)}(snapshot)), snapshot))",
             "    added.append(job)",
             f"    if {priority} <= lane.priority:",
             f"        lane.priority, lane.urgent_upto = {priority}, {use(len)}(added)",

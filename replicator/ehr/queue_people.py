@@ -181,13 +181,14 @@ async def _replay(connection: Connection, pairs: dict[str, list[int]]) -> list[T
         ids=[row[0] for row in found],
         names=[row[1] for row in found],
         patients=[row[2] for row in found],
+        ehrs=[None for _ in found],
         jobs=[row[3] for row in found],
         priorities=[row[4] for row in found],
         urgent=[row[3] for row in found],
     )
     before = {
-        "before_lanes": [lane for lane, _ in extended],
-        "before": [n - added[lane] for lane, n in extended],
+        "before_lanes": [lane for lane, *_ in extended],
+        "before": [n - added[lane] for lane, n, _ in extended],
     }
     await connection.execute(_q.forget_compositions, pairs)
     return await rows(connection, _q.replay_jobs, **pairs, **before)

@@ -163,7 +163,7 @@ async def _delivered(dsn: str, url: str, jobs: Sequence[Job]) -> float:
         await worker.run(stop, until_empty())
         seconds = time.perf_counter() - begun
         async with connect() as storage:
-            done = await (await storage.execute("SELECT count(*) FROM ehr_sync_queue_done")).fetchone()
+            done = await (await storage.execute("SELECT count(*) FROM ehr_jobs_done")).fetchone()
         assert done == (len(jobs),), "every one is delivered"
         return seconds
 

@@ -119,7 +119,7 @@ def _work_s(dsn: str) -> float:
     with psycopg.connect(dsn) as connection:
         left = connection.execute("SELECT count(*) FROM replicator.ehr_sync_queue_open").fetchone()
         assert left == (0,), "every job is finished"
-        connection.execute("TRUNCATE replicator.ehr_sync_queue_done, replicator.ehr_compositions")
+        connection.execute("TRUNCATE replicator.ehr_jobs_done, replicator.ehr_compositions")
     return seconds
 
 

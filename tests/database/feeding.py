@@ -16,6 +16,10 @@ def deliver(database: Database) -> None:
         ON CONFLICT (id) DO UPDATE SET is_deleted = excluded.is_deleted;
         UPDATE ehr_lanes AS l SET ehr_id = q.ehr_id, done_upto = appended, state = 'idle'
         FROM ehr_sync_queue_open AS q WHERE q.lane = l.id;
-        UPDATE ehr_sync_queue SET state = 'done', finished_at = now() WHERE state = 'waiting';
+        CREATE TEMPORARY TABLE delivered AS SELECT * FROM ehr_sync_queue_open WHERE state = 'waiting';
+        UPDATE delivered SET state = 'done', finished_at = now();
+        DELETE FROM ehr_jobs WHERE state = 'waiting';
+        INSERT INTO ehr_jobs_done SELECT * FROM delivered;
+        DROP TABLE delivered;
         RESET search_path"""
     )

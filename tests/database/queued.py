@@ -153,6 +153,12 @@ def left(database: Database) -> int:
     return int(database.execute("SELECT count(*) FROM replicator.ehr_sync_queue_open")[0][0])
 
 
+def forget(database: Database) -> None:
+    """As if none of it had been queued, or noted as delivered."""
+    database.execute("TRUNCATE replicator.ehr_jobs, replicator.ehr_jobs_done")
+    database.execute("TRUNCATE replicator.ehr_lanes, replicator.ehr_compositions")
+
+
 def states(database: Database) -> list[tuple[str, ...]]:
     """Every job's record, operation and state, in order of lanes' numbers."""
     query = "SELECT record_key, operation, state FROM replicator.ehr_sync_queue"

@@ -81,7 +81,7 @@ async def test_what_is_skipped_while_it_is_tried_in_vain_is_not_tried_again(
     (again,) = await lanes.claim(1, 5)
     assert [(task.state, task.attempts) for task in again.tasks] == [("skipping", 1), ("waiting", 0)]
     await lanes.record([said(again, "skipped", 1)])
-    found = database.execute("SELECT state, error_message FROM replicator.ehr_sync_queue_done")
+    found = database.execute("SELECT state, error_message FROM replicator.ehr_jobs_done")
     assert found == [("skipped", _may_hold("worker"))], "the answer may be wrong"
 
 
@@ -124,7 +124,7 @@ async def test_who_died_with_a_job_that_is_skipped_then_is_named_by_it_and_says_
     assert await lanes.record([said(lane, "done", 1)]) == set()
     (again,) = await Lanes(connect, "other", HOUR).claim(1, 5)
     await lanes.record([said(again, "skipped", 1)])
-    shown = database.execute("SELECT state, error_message FROM replicator.ehr_sync_queue_done")
+    shown = database.execute("SELECT state, error_message FROM replicator.ehr_jobs_done")
     assert shown == [("skipped", _may_hold("worker"))]
 
 

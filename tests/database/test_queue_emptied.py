@@ -76,7 +76,7 @@ class Fed:
             await feed.send(storage)
 
     def forget(self) -> None:
-        self.database.execute("DELETE FROM replicator.ehr_sync_queue_done")
+        self.database.execute("DELETE FROM replicator.ehr_jobs_done")
 
     def waiting(self) -> list[tuple[Any, ...]]:
         """What waits, lane by lane."""

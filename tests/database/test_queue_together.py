@@ -26,6 +26,7 @@ from tests.database.queued import (
     Clinic,
     Worker,
     delivered,
+    forget,
     held,
     prepared,
     reading,
@@ -349,9 +350,7 @@ async def test_a_contribution_that_is_there_already_is_recognised_by_its_id(
     with clinic.transaction():
         jobs = [clinic.put("readings", reading(name)) for name in ("1", "2")]
     for _ in range(2):
-        database.execute(
-            "TRUNCATE replicator.ehr_sync_queue, replicator.ehr_lanes, replicator.ehr_compositions"
-        )
+        forget(database)
         await clinic.append(*jobs)
         async with working(tmp_path, database, sandbox):
             await delivered(database)

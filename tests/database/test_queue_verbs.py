@@ -412,7 +412,7 @@ async def test_a_record_that_was_lost_is_rebuilt_from_the_source(
     assert database.execute(notes) == [(1,)]
     # Once more, also by one that remembers nothing: nothing is repeated.
     before = held(database)
-    database.execute("TRUNCATE replicator.ehr_sync_queue_done, replicator.ehr_compositions")
+    database.execute("TRUNCATE replicator.ehr_jobs_done, replicator.ehr_compositions")
     async with Worker(tmp_path, database, sandbox.url):
         assert (await told("rebuild", "readings", "--why", "lost", "--yes"))["rows"] == 9
         await delivered(database)

@@ -14,7 +14,7 @@ from replicator.ehr.client import Answer, Client, Subject
 from replicator.ehr.job import Job
 from replicator.ehr.mapping import load_mapping
 from replicator.work import run_work
-from tests.database.queued import MAPPING, Clinic, delivered, prepared, reading
+from tests.database.queued import MAPPING, Clinic, delivered, forget, prepared, reading
 from tests.ehrbase.records import OPT, Place
 from tests.fixtures.least import restrict
 from tests.fixtures.postgres import Database
@@ -83,8 +83,7 @@ async def test_what_is_forgotten_is_found_in_the_record_and_not_repeated(
     ]
     for number, step in enumerate(steps, 1):
         for _ in range(2):
-            database.execute("TRUNCATE replicator.ehr_sync_queue, replicator.ehr_lanes")
-            database.execute("TRUNCATE replicator.ehr_compositions")
+            forget(database)
             await clinic.append(step)
             await deliver(config, database)
             assert await numbers(client, patient, steps[0][0]) == [*range(1, number + 1)]
@@ -104,8 +103,7 @@ async def test_what_belongs_together_comes_together_and_once(
         steps.append([changed, gone, clinic.put("readings", reading("3", patient))])
     for step in steps:
         for _ in range(2):
-            database.execute("TRUNCATE replicator.ehr_sync_queue, replicator.ehr_lanes")
-            database.execute("TRUNCATE replicator.ehr_compositions")
+            forget(database)
             await clinic.append(*step)
             await deliver(config, database)
     found = [await numbers(client, patient, jobs[0]) for jobs in (changed, gone, steps[1][2])]

@@ -140,7 +140,7 @@ async def _complete(got: aiohttp.ClientResponse) -> None:
 
 async def test_how_old_jobs_were_is_counted_from_the_first_look_on(database: Database) -> None:
     await migrate(database.dsn, "replicator")
-    finish = """INSERT INTO replicator.ehr_sync_queue_done
+    finish = """INSERT INTO replicator.ehr_jobs_done
         (lane, seq, source_table, mapping, record_key, operation, commit_lsn, ordinal, part, priority,
          may_merge, state, created_at, finished_at)
         VALUES (1, %s, 't', 't', 'k', 'create', '0/1', 1, 0, 0,

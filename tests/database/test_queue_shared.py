@@ -1,0 +1,123 @@
+"""What is noted once for a lane is each job's own: where patients share one, or the EHR is another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from replicator.database import Connect, connected
+from replicator.ehr.job import Job, Jobs
+from replicator.ehr.lanes_taken import Lanes
+from replicator.ehr.queue import Feed, Meanings, append
+from replicator.ehr.queue_added import lane_id
+from replicator.wal.lsn import Lsn
+from replicator.wal.messages import Column, Relation
+from replicator.wal.transactions import Change, Kind
+from tests.database.queued import AT, MAPPING, NAMES, Clinic, jobs_of_clinic
+from tests.database.test_queue_lanes import done
+from tests.fixtures.postgres import Database
+
+#: Patients whose lanes have the same number: seven thousand million hashes were tried to find them.
+TWINS = ("272c9fcc398b454e", "f1a0193e3fd7b24a")
+WAYS = ("jobs", "rows", "spilled")
+
+
+def inserted(patients: Sequence[str | None]) -> list[Change]:
+    relation = Relation(
+        1, "public", "readings", "f", tuple(Column(name, 25, -1, name == "id") for name in NAMES)
+    )
+    return [
+        Change(Kind.INSERT, relation, None, (f"{patient}-{n}", patient, "70", AT, "t"), n)
+        for n, patient in enumerate(patients)
+    ]
+
+
+async def fed(database: Database, way: str, jobs: Jobs, changes: Sequence[Change], lsn: Lsn) -> list[Job]:
+    """In one storage transaction; what was meant."""
+    said = [job for change in changes for job in jobs.of(change, lsn)]
+    async with connected(database.dsn, "feed", schema="replicator") as storage, storage.transaction():
+        if way == "jobs":
+            await append(storage, said)
+            return said
+        feed = Feed(Meanings(jobs))
+        await feed.add(changes, lsn)
+        if way == "spilled":
+            await feed.spill(storage)
+        await feed.send(storage)
+    return said
+
+
+def whose(jobs: Sequence[Job]) -> list[tuple[object, ...]]:
+    return sorted((job.key, job.patient, job.ehr, job.composition, job.table, job.trouble) for job in jobs)
+
+
+def stored(database: Database) -> list[tuple[object, ...]]:
+    return sorted(
+        database.execute(
+            """SELECT record_key, patient, ehr_id::text, composition_id::text, source_table, trouble
+            FROM replicator.ehr_sync_queue"""
+        )
+    )
+
+
+async def worked_off(connect: Connect) -> list[Job]:
+    """All that waits, as a worker is given it; all of it is done then."""
+    lanes, found = Lanes(connect, "one", 3600.0), list[Job]()
+    while taken := await lanes.claim(10, 100):
+        for lane in taken:
+            found += [task.job for task in lane.tasks]
+            await lanes.record([done(lane, jobs=len(lane.tasks), delay=0.0)])
+    return found
+
+
+def test_the_twins_do_share_a_lane() -> None:
+    assert len({lane_id(f"patient/{twin}") for twin in TWINS}) == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("is_together", [True, False])
+async def test_patients_who_share_a_lane_keep_their_own_rows(
+    clinic: Clinic, connect: Connect, database: Database, way: str, is_together: bool
+) -> None:
+    turns = [(*TWINS, None) * 2] if is_together else [[twin] for twin in (*TWINS, *TWINS)]
+    said = []
+    for turn, patients in enumerate(turns, 1):
+        said += await fed(database, way, clinic.jobs, inserted(patients), Lsn(turn * 0x100))
+    assert stored(database) == whose(said)
+    # Those without a patient say why; what is given to a worker says so too.
+    assert whose(await worked_off(connect)) == whose(said)
+    assert stored(database) == whose(said)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_patient_of_another_namespace_has_another_ehr(
+    clinic: Clinic, connect: Connect, database: Database, way: str
+) -> None:
+    """The mapping was changed while jobs were waiting; those go where they were meant to."""
+    other = jobs_of_clinic(MAPPING.replace("namespace: clinic", "namespace: region"))
+    said = []
+    for turn, jobs in enumerate((clinic.jobs, other, clinic.jobs), 1):
+        said += await fed(database, way, jobs, inserted(["p1", "p2"]), Lsn(turn * 0x100))
+    assert len({job.ehr for job in said}) == 4
+    assert stored(database) == whose(said)
+    assert whose(await worked_off(connect)) == whose(said)
+    assert stored(database) == whose(said)
+
+
+async def test_feeders_that_meet_what_is_new_do_not_wait_in_a_circle(
+    clinic: Clinic, database: Database
+) -> None:
+    """Each of them notes the same manners and lanes, in an order of its own."""
+    patients = [f"p{n}" for n in range(50)]
+    changes = inserted(patients)
+    await asyncio.gather(
+        *(
+            fed(database, way, clinic.jobs, changes[:: 1 if turn % 2 else -1], Lsn(turn * 0x100))
+            for turn, way in enumerate(WAYS * 4, 1)
+        )
+    )
+    assert database.execute(
+        "SELECT count(*), count(DISTINCT lane), max(seq) FROM replicator.ehr_sync_queue"
+    ) == [(600, 50, 12)]
