@@ -50,13 +50,20 @@ def catalogue(connection: psycopg.Connection, schema: str) -> list[tuple[str, ..
 
 
 async def test_migrations_arrive_at_schema_sql(database: Database) -> None:
-    await migrate(database.owner_dsn, "by_steps")
+    await migrate(database.owner_dsn, "by_steps", known=migrations())
+    await migrate(database.owner_dsn, "new")
     with psycopg.connect(database.owner_dsn, autocommit=True) as connection:
         connection.execute("CREATE SCHEMA at_once")
         connection.execute("SET search_path TO at_once")
         connection.execute((queries.house("sql") / "schema.sql").read_bytes())
         steps, once = catalogue(connection, "by_steps"), catalogue(connection, "at_once")
-    assert steps == once
+        new = catalogue(connection, "new")
+        history = "SELECT number, name FROM {}.migrations ORDER BY number"
+        histories = [
+            connection.execute(history.format(name).encode()).fetchall() for name in ("by_steps", "new")
+        ]
+    assert steps == once == new
+    assert histories[0] == histories[1] and len(histories[0]) == len(migrations())
     assert any(row[1] == "ops" for row in once)
 
 
