@@ -46,7 +46,7 @@ from replicator.ehr.columns import read_catalogue
 from replicator.ehr.job import Jobs
 from replicator.ehr.mapping import mapping_of
 from replicator.ehr.model import RecordMapping
-from replicator.ehr.queue import Feed, Meanings
+from replicator.ehr.queue import Feed, Meanings, note_manners
 from replicator.ehr.queue_existing import fill, note_mappings
 from replicator.ehr.queue_found import Finder, asks_others
 from replicator.ehr.used import tables_followed
@@ -331,6 +331,7 @@ async def feed_of(
     await note_mappings(notes, mapping)
     if mapping is None:
         return None, asyncio.Event().wait
+    await note_manners(notes, mapping)
     types = (await read_catalogue(clinic, mapping)).types
     find = await stack.enter_async_context(pooled(printing(config.source_dsn), "find", most=1))
     # Within a batch, storage waits for the answers.

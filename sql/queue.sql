@@ -48,7 +48,7 @@ COPY ehr_arrivals (lane, seq, manner, record_key, composition_id, commit_lsn, or
 -- name: take_in
 -- Everything that has arrived in this transaction: into its lanes, in the order in which it came.
 WITH given AS (
-    SELECT a.lane, count(*) AS jobs, min(m.priority) AS priority, nullif(min(a.patient), '') AS patient,
+    SELECT a.lane, count(*) AS jobs, min(m.priority) AS priority, min(nullif(a.patient, '')) AS patient,
            min(m.mapping) AS mapping, min(a.record_key) AS key
     FROM ehr_arrivals AS a JOIN ehr_manners AS m ON m.id = a.manner GROUP BY a.lane),
 extended AS (
@@ -104,7 +104,7 @@ tried AS (
     FROM taken AS t
     WHERE t.was_left AND q.lane = t.id AND q.seq > t.done_upto AND q.seq <= t.done_upto + %(jobs)s::integer
       AND q.attempts = 0)
-SELECT t.id, t.token, t.failures, t.ehr_id::text, t.system_id, j.seq, m.source_table, m.mapping, j.record_key,
+SELECT t.id, t.token, t.failures, t.ehr_id::text, t.system_id, t.patient, t.own_ehr_id::text, j.seq, m.source_table, m.mapping, j.record_key,
        m.operation, CASE WHEN j.patient IS NULL THEN t.patient ELSE nullif(j.patient, '') END,
        CASE WHEN j.patient IS NULL THEN t.own_ehr_id ELSE j.ehr_id END::text, j.composition_id::text, m.template_id,
        j.commit_lsn::text, j.ordinal, j.part, j.snapshot, m.priority, m.may_merge, j.trouble, j.state,
@@ -154,23 +154,23 @@ WITH held AS MATERIALIZED (
         system_id text) ON (l.id, l.token) = (given.id, given.token)
     ORDER BY l.id FOR UPDATE OF l),
 said AS (
-    SELECT given.*, held.token, held.ehr_id AS home, held.patient, held.own_ehr_id FROM json_to_recordset(%(said)s::json) AS given (
+    SELECT given.*, held.token, coalesce(given.ehr_id, held.ehr_id) AS home, held.patient, held.own_ehr_id FROM json_to_recordset(%(said)s::json) AS given (
         lane bigint, seq bigint, state text, uid text, version integer, is_deleted boolean, error_class text,
-        message text, delay float8, newer_lsn pg_lsn, newer_ordinal bigint)
+        message text, delay float8, newer_lsn pg_lsn, newer_ordinal bigint, ehr_id uuid)
     JOIN held ON held.id = given.lane),
-moved AS (
-    DELETE FROM ehr_jobs AS q USING said, ehr_manners AS m
-    WHERE q.lane = said.lane AND q.seq = said.seq AND said.state IN ('done', 'skipped', 'merged') AND m.id = q.manner
-    RETURNING q.lane, q.seq, m.source_table, m.mapping, q.record_key, m.operation,
+gone AS (
+    DELETE FROM ehr_jobs AS q USING said
+    WHERE q.lane = said.lane AND q.seq = said.seq AND said.state IN ('done', 'skipped', 'merged')
+    RETURNING q.lane, q.seq, q.manner, q.record_key,
               CASE WHEN q.patient IS NULL THEN said.patient ELSE nullif(q.patient, '') END AS patient,
-              q.composition_id, m.template_id, q.commit_lsn, q.ordinal, q.part, q.snapshot, m.priority, m.may_merge,
-              q.trouble, q.attempts, q.error_class, q.error_message, q.created_at, q.updated_at,
-              said.state AS ended, said.uid, said.version AS at_version, said.is_deleted, said.token,
+              q.composition_id, q.commit_lsn, q.ordinal, q.part, q.snapshot, q.trouble, q.attempts, q.error_class,
+              q.error_message, q.created_at, q.updated_at, said.state AS ended, said.uid, said.version AS at_version, said.is_deleted, said.token,
               CASE WHEN q.state = 'skipping' AND said.state = 'done'
                    THEN concat_ws('; ', said.message, 'it was skipped while it was being delivered') ELSE said.message
               END AS message,
               coalesce(said.home, CASE WHEN q.patient IS NULL THEN said.own_ehr_id ELSE q.ehr_id END) AS home, coalesce(said.newer_lsn, q.commit_lsn) AS at_lsn,
               coalesce(said.newer_ordinal, q.ordinal) AS at_ordinal),
+moved AS (SELECT * FROM gone LEFT JOIN ehr_manners AS m ON m.id = gone.manner),
 kept AS (
     INSERT INTO ehr_jobs_done (
         lane, seq, source_table, mapping, record_key, operation, patient, ehr_id, composition_id, template_id,
@@ -293,8 +293,23 @@ SELECT q.lane, q.seq, q.source_table, q.mapping, q.record_key, q.operation, q.pa
        q.note, q.ehr_id::text, q.template_id, l.state, q.seq = l.done_upto + 1
 FROM ehr_sync_queue AS q JOIN ehr_lanes AS l ON l.id = q.lane
 WHERE (%(states)s::text[] IS NULL OR q.state = ANY (%(states)s::text[]))
-  AND (%(lanes)s::bigint[] IS NULL OR (q.lane, q.seq) IN (
-          SELECT * FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq)))
+  AND (%(table)s::text IS NULL OR %(table)s::text IN (q.source_table, q.mapping))
+  AND (%(lane)s::bigint IS NULL OR q.lane = %(lane)s::bigint)
+  AND (%(error_class)s::text IS NULL OR q.error_class = %(error_class)s::text)
+  AND (%(older)s::interval IS NULL OR q.created_at < now() - %(older)s::interval)
+ORDER BY q.created_at, q.lane, q.seq
+LIMIT %(limit)s::integer
+
+-- name: find_given_jobs
+-- The same among these alone, which are found by their numbers.
+SELECT q.lane, q.seq, q.source_table, q.mapping, q.record_key, q.operation, q.patient, q.state, q.attempts, q.error_class,
+       q.error_message, q.commit_lsn::text || ':' || q.ordinal, q.composition_id::text, q.composition_uid,
+       extract(epoch FROM now() - q.created_at)::float8, q.priority, q.created_at, q.finished_at, q.next_attempt_at,
+       q.note, q.ehr_id::text, q.template_id, l.state, q.seq = l.done_upto + 1
+FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq)
+JOIN LATERAL (SELECT * FROM ehr_sync_queue AS j WHERE (j.lane, j.seq) = (given.lane, given.seq)) AS q ON true
+JOIN ehr_lanes AS l ON l.id = q.lane
+WHERE (%(states)s::text[] IS NULL OR q.state = ANY (%(states)s::text[]))
   AND (%(table)s::text IS NULL OR %(table)s::text IN (q.source_table, q.mapping))
   AND (%(lane)s::bigint IS NULL OR q.lane = %(lane)s::bigint)
   AND (%(error_class)s::text IS NULL OR q.error_class = %(error_class)s::text)

@@ -373,7 +373,7 @@ SELECT j.lane, j.seq, m.source_table, m.mapping, j.record_key, m.operation,
        j.state, j.attempts, j.next_attempt_at, j.lease_token, j.error_class, j.error_message,
        NULL::text AS composition_uid, NULL::integer AS version, NULL::text AS note, j.created_at, j.updated_at,
        NULL::timestamptz AS finished_at
-FROM ehr_jobs AS j JOIN ehr_manners AS m ON m.id = j.manner JOIN ehr_lanes AS l ON l.id = j.lane;
+FROM ehr_jobs AS j LEFT JOIN ehr_manners AS m ON m.id = j.manner LEFT JOIN ehr_lanes AS l ON l.id = j.lane;
 CREATE VIEW ehr_sync_queue AS
 SELECT * FROM ehr_sync_queue_open UNION ALL SELECT * FROM ehr_jobs_done;
 

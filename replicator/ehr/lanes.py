@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from replicator.ehr.client.versions import VersionUid
 from replicator.ehr.identity import ChangeId
@@ -19,6 +19,14 @@ Ended = Literal["done", "skipped", "merged"]
 EHR_S = 30.0
 #: An error message is kept up to here; it names paths and columns, and there may be many.
 _MESSAGE_MOST = 500
+
+
+#: A patient, and the EHR we would give them.
+Whose: TypeAlias = tuple[str | None, str | None]
+
+
+def whose(job: Job) -> Whose:
+    return job.patient, job.ehr
 
 
 class Known(NamedTuple):
@@ -65,6 +73,27 @@ class Lane:
     trying: Sequence[Task] = ()
     #: Whether people have decided about its jobs since it was taken.
     is_decided: bool = False
+    #: The patient it is for, and the EHR we would give them; None: those of all its jobs.
+    own: Whose | None = None
+    #: Where others are at home, whose jobs are here because their lane has the same number.
+    guests: dict[Whose, Home] = field(default_factory=dict)
+
+    def home_of(self, job: Job) -> Home | None:
+        return self.home if self._is_own(job) else self.guests.get(whose(job))
+
+    def has_home(self, job: Job, home: Home | None) -> None:
+        if self._is_own(job):
+            self.home = home
+        elif home is None:
+            self.guests.pop(whose(job), None)
+        else:
+            self.guests[whose(job)] = home
+
+    def _is_own(self, job: Job) -> bool:
+        if self.own is None:
+            return True
+        patient, ehr = self.own
+        return job.patient == patient and ehr in (None, job.ehr)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +110,8 @@ class Said:
     delay_s: float | None = None
     #: The change that the version is of, where it is a newer one than the job's.
     newer: ChangeId | None = None
+    #: The EHR it is in, if that is known.
+    ehr_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +138,15 @@ class Report:
 
 def ended(lane: Lane, task: Task, verdict: Done) -> Said:
     """A job that is delivered."""
-    said = Said(lane.id, task.seq, "done", verdict.version, message=verdict.note or None)
+    home = lane.home_of(task.job)
+    said = Said(
+        lane.id,
+        task.seq,
+        "done",
+        verdict.version,
+        message=verdict.note or None,
+        ehr_id=home.ehr_id if home is not None else None,
+    )
     if (newer := verdict.newer) is not None:
         return replace(said, is_deleted=newer.is_deletion, newer=newer.change)
     return replace(said, is_deleted=task.job.operation is Operation.DELETE)
@@ -228,20 +267,21 @@ def together(tasks: Sequence[Task], atomic: Collection[str]) -> list[list[Task]]
     """The jobs of a lane as they are delivered: each alone, or with all of its transaction that go together.
 
     Those go where the first of them stands, before whatever else the transaction did in between: that is
-    about other compositions.
+    about other compositions. In a lane of two patients, each one's go together.
     """
     found: list[list[Task]] = []
-    group: list[Task] | None = None
+    groups: dict[Whose, list[Task]] = {}
     last = None
     for task in tasks:
-        if (whose := task.job.change.commit_lsn) != last:
-            group, last = None, whose
+        if (commit := task.job.change.commit_lsn) != last:
+            groups, last = {}, commit
         if not is_of_transaction(task, atomic):
             found.append([task])
-        elif group is not None:
+        elif (group := groups.get(whose(task.job))) is not None:
             group.append(task)
         else:
-            found.append(group := [task])
+            group = groups[whose(task.job)] = [task]
+            found.append(group)
     return found
 
 

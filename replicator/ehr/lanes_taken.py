@@ -117,11 +117,11 @@ def lanes_of(found: Sequence[TupleRow]) -> list[Lane]:
     """Rows of `claim` → lanes; one that has no visible job has none here either."""
     lanes: dict[int, Lane] = {}
     for row in found:
-        number, token, failures, ehr, system, seq, *rest = row
+        number, token, failures, ehr, system, patient, own, seq, *rest = row
         lane = lanes.get(number)
         if lane is None:
             home = Home(ehr, system) if ehr is not None and system is not None else None
-            lane = lanes[number] = Lane(number, token, failures, home, [])
+            lane = lanes[number] = Lane(number, token, failures, home, [], own=(patient, own))
         if seq is not None:
             if not lane.tasks:
                 lane.upto = seq - 1
@@ -188,4 +188,5 @@ def _said(job: Said) -> dict[str, object]:
         "delay": job.delay_s,
         "newer_lsn": str(job.newer.commit_lsn) if job.newer else None,
         "newer_ordinal": job.newer.ordinal if job.newer else None,
+        "ehr_id": job.ehr_id,
     }

@@ -208,27 +208,29 @@ class Work:
             if (name := hold_name("template", job.template)) in self._holds.names:
                 return Stopped(task, Hold("template", f"waits for {name}"))
         ends = await self._in_home(lane, tasks)
-        if _lacks_ehr(ends) and lane.home is not None:
+        if _lacks_ehr(ends) and lane.home_of(tasks[0].job) is not None:
             # It was there once; perhaps it has another one by now.
-            lane.home = None
+            lane.has_home(tasks[0].job, None)
             ends = await self._in_home(lane, tasks)
         await self._holds.hear(ends.end if isinstance(ends, Stopped) else Done())
         return ends
 
     async def _in_home(self, lane: Lane, tasks: list[Task]) -> dict[int, Done] | Stopped:
-        if lane.home is None:
-            home = await self._delivery.home(tasks[0].job)
-            if not isinstance(home, Home):
-                assert not isinstance(home, Done), "who has no EHR has nothing done"
-                return Stopped(tasks[0], home)
-            lane.home = home
+        home = lane.home_of(tasks[0].job)
+        if home is None:
+            found = await self._delivery.home(tasks[0].job)
+            if not isinstance(found, Home):
+                assert not isinstance(found, Done), "who has no EHR has nothing done"
+                return Stopped(tasks[0], found)
+            home = found
+            lane.has_home(tasks[0].job, home)
 
         async def is_ours() -> bool:
             return lane.id in await self._lanes.renew([lane])
 
         if is_of_transaction(tasks[0], self._atomic):
-            return await deliver_together(self._delivery, tasks, lane.home, is_ours)
-        end = await self._delivery.deliver(tasks[0], lane.home, is_ours)
+            return await deliver_together(self._delivery, tasks, home, is_ours)
+        end = await self._delivery.deliver(tasks[0], home, is_ours)
         return {tasks[0].seq: end} if isinstance(end, Done) else Stopped(tasks[0], end)
 
     # A lane that does not go on.

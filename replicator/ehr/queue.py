@@ -14,7 +14,7 @@ from replicator import queries
 from replicator.database import Connection, rows
 from replicator.ehr.identity import ChangeId
 from replicator.ehr.job import Job, Jobs, Operation
-from replicator.ehr.model import TableMapping
+from replicator.ehr.model import RecordMapping, TableMapping
 from replicator.ehr.queue_added import Added, Manner, Waiting
 from replicator.ehr.queue_inserted import Insertion, insertion
 from replicator.wal.lsn import Lsn
@@ -147,8 +147,7 @@ class Feed:
 async def _arrive_emptied(connection: Connection, emptied: Emptied, arrived: int) -> int:
     table, operation, at = emptied
     await connection.execute(_feed.is_emptied, {"mapping": table.name})
-    template = table.template.id if table.template else None
-    manner = Manner(table.table, table.name, operation.value, template, table.priority, table.coalesce)
+    manner = Manner.of(table, operation.value)
     await _note(connection, {manner.id: manner})
     values = {
         "mapping": table.name,
@@ -182,7 +181,19 @@ async def _append(connection: Connection, added: Added) -> None:
     await connection.execute(_q.tell)
 
 
+async def note_manners(connection: Connection, mapping: RecordMapping) -> None:
+    """All there can be, and committed at once, before any of their jobs are appended.
+
+    Who notes a new one has everybody else who would wait until its transaction ends. For one that is noted
+    nobody waits, so that whoever appends may do so in any order.
+    """
+    manners = [Manner.of(table, one.value) for table in mapping.tables.values() for one in Operation]
+    if manners:
+        await _note(connection, {manner.id: manner for manner in manners})
+
+
 async def _note(connection: Connection, manners: dict[int, Manner]) -> None:
+    manners = dict(sorted(manners.items()))
     tables, mappings, operations, templates, priorities, may_merge = zip(*manners.values(), strict=True)
     columns = {
         "ids": list(manners),

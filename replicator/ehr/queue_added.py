@@ -20,6 +20,7 @@ from replicator.ehr.identity import bytes_of
 
 if TYPE_CHECKING:
     from replicator.ehr.job import Job
+    from replicator.ehr.model import TableMapping
     from replicator.ehr.queue_inserted import Insertion, Write
 
 #: How such a COPY begins, and ends.
@@ -33,8 +34,8 @@ _NULL = _length(-1)
 #: A manner's number; commit_lsn and ordinal; part.
 _manner, _change, _part = Struct(">iq").pack, Struct(">iQiq").pack, Struct(">ii").pack
 _COLUMNS, _ODD = 8, 4
-#: What a job takes in memory besides its columns.
-OVERHEAD = 64
+#: What a job takes in memory besides its columns, and a lane.
+OVERHEAD, _LANE = 64, 1024
 
 
 class Manner(NamedTuple):
@@ -51,6 +52,11 @@ class Manner(NamedTuple):
     def id(self) -> int:
         """Its number, which fits a bigint. There are few, and a job is made of every mapped row."""
         return _number_of(self)
+
+    @classmethod
+    def of(cls, table: TableMapping, operation: str) -> Manner:
+        template = table.template.id if table.template else None
+        return cls(table.table, table.name, operation, template, table.priority, table.coalesce)
 
 
 class Waiting:
@@ -129,6 +135,7 @@ class Added:
         if lane is None:
             lane = Waiting(name, patient, ehr, priority)
             self.lanes[lane.id] = lane
+            self.bytes += _LANE
         return lane
 
     def manner(self, manner: Manner) -> int:
@@ -180,12 +187,17 @@ class Added:
         yield b"".join([*parts, _END])
 
     def _whole_blocks(self, before: Callable[[Waiting], int], is_all: bool) -> Iterator[bytes]:
-        yield _BEGIN
+        parts, size = [_BEGIN], 0
         for lane in self._in_order():
             begin, first = _lane(_COLUMNS + _ODD, 8, lane.id, 8), before(lane) + 1
             odd = lane.whole() if is_all or lane.is_others else lane.odd
-            yield b"".join([_number(begin, first + at) + lane.jobs[at] + more for at, more in odd.items()])
-        yield _END
+            for at, more in odd.items():
+                parts += (_number(begin, first + at), lane.jobs[at], more)
+                size += len(lane.jobs[at])
+            if size >= _BLOCK_BYTES:
+                yield b"".join(parts)
+                parts, size = [], 0
+        yield b"".join([*parts, _END])
 
     def _in_order(self) -> list[Waiting]:
         return sorted(self.lanes.values(), key=lambda lane: lane.id)

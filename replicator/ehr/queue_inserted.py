@@ -58,14 +58,7 @@ def insertion(mapping: RecordMapping, name: str, columns: Sequence[Column]) -> I
         SPACE + joined(("composition", mapping.system, table.name)).encode() + b"/", usedforsecurity=False
     )
     priority = table.priority
-    manner = Manner(
-        table.table,
-        table.name,
-        Operation.CREATE.value,
-        table.template.id if table.template else None,
-        priority,
-        table.coalesce,
-    )
+    manner = Manner.of(table, Operation.CREATE.value)
 
     @lru_cache(maxsize=65_536)
     def of_patient(patient: object) -> tuple[str, str, Any] | None:

@@ -113,7 +113,8 @@ class Listed(NamedTuple):
 
 async def find(connection: Connection, chosen: Chosen) -> list[Listed]:
     """The jobs that are meant, oldest first."""
-    return [_listed(row) for row in await rows(connection, _q.find_jobs, **chosen.values())]
+    query = _q.find_given_jobs if chosen.ids else _q.find_jobs
+    return [_listed(row) for row in await rows(connection, query, **chosen.values())]
 
 
 def _listed(row: TupleRow) -> Listed:

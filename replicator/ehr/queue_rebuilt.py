@@ -17,7 +17,7 @@ from replicator import queries
 from replicator.database import Connection, rows
 from replicator.ehr.deliver_read import texts_of
 from replicator.ehr.job import Jobs
-from replicator.ehr.queue import Feed, Meanings
+from replicator.ehr.queue import Feed, Meanings, note_manners
 from replicator.ehr.queue_found import Finder
 from replicator.errors import ConfigError, Unavailable
 from replicator.marks import mark
@@ -48,6 +48,7 @@ async def rebuild(
         raise ConfigError(f"{unknown[0]}: not a mapped table", f"There are {', '.join(sorted(known))}.")
     at = await position_before(source)
     meant = [name for name, table in jobs.mapping.tables.items() if table.table in (tables or known)]
+    await note_manners(storage, jobs.mapping)
     await storage.execute(_q.forget_mappings, {"mappings": meant})
     meanings, count = Meanings(jobs, finder), 0
     async with source.transaction():

@@ -1,5 +1,19 @@
 -- A job was a row with everything that is known of it, most of which is the same for all jobs of a table or of a
 -- patient. What is the same is written once, and the queue as it was is a view.
+--
+-- Whoever looks at the queue, or works in it, has some of these tables and wants others: they are had all at once, or
+-- waited for without having any.
+DO $$
+BEGIN
+    LOOP
+        BEGIN
+            LOCK TABLE ehrbase_sync_queue, ehr_lanes, ehr_sync_queue, ehr_arrivals IN ACCESS EXCLUSIVE MODE NOWAIT;
+            EXIT;
+        EXCEPTION WHEN lock_not_available THEN
+            PERFORM pg_sleep(0.02);
+        END;
+    END LOOP;
+END $$;
 ALTER TABLE ehr_lanes ADD COLUMN own_ehr_id uuid;
 
 -- What jobs have in common that come of the same table in the same way; so that it is not written with each.
@@ -111,7 +125,7 @@ SELECT j.lane, j.seq, m.source_table, m.mapping, j.record_key, m.operation,
        j.state, j.attempts, j.next_attempt_at, j.lease_token, j.error_class, j.error_message,
        NULL::text AS composition_uid, NULL::integer AS version, NULL::text AS note, j.created_at, j.updated_at,
        NULL::timestamptz AS finished_at
-FROM ehr_jobs AS j JOIN ehr_manners AS m ON m.id = j.manner JOIN ehr_lanes AS l ON l.id = j.lane;
+FROM ehr_jobs AS j LEFT JOIN ehr_manners AS m ON m.id = j.manner LEFT JOIN ehr_lanes AS l ON l.id = j.lane;
 CREATE VIEW ehr_sync_queue AS
 SELECT * FROM ehr_sync_queue_open UNION ALL SELECT * FROM ehr_jobs_done;
 
@@ -133,3 +147,4 @@ SELECT q.lane || '.' || q.seq AS id, split_part(q.source_table, '.', 2) AS table
             WHEN 'delete' THEN 'composition_delete' ELSE 'composition_update' END AS sync_type,
        q.snapshot::jsonb AS data_snapshot, q.ehr_id::text AS ehr_id
 FROM ehr_sync_queue AS q LEFT JOIN ehr_lanes AS l ON l.id = q.lane;
+ANALYZE ehr_jobs, ehr_jobs_done, ehr_manners;

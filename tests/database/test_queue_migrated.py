@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from replicator.database import connected, migrate, migrations, pooled
+import asyncio
+
+from replicator.database import connected, migrate, migrations, pooled, rows
 from replicator.ehr.lanes_taken import Lanes
 from replicator.ehr.queue_people import Chosen, JobId, decide
 from tests.database.queued import Clinic, reading
@@ -61,6 +63,24 @@ async def test_it_is_worked_in_and_added_to(database: Database) -> None:
     clinic = Clinic(database.dsn)
     await clinic.append(clinic.put("readings", reading("new", "p1")))
     assert database.execute("SELECT count(*) FROM replicator.ehr_sync_queue") == [(241,)]
+
+
+async def test_who_looks_at_it_meanwhile_is_waited_for(database: Database) -> None:
+    await migrate(database.dsn, "replicator", known=migrations()[:_BEFORE])
+    database.execute(_FILLED)
+    async with connected(database.dsn, "dashboard", schema="replicator") as dashboard:
+        async with dashboard.transaction():
+            assert await rows(dashboard, b"SELECT FROM ehr_sync_queue LIMIT 1")
+            migrating = asyncio.create_task(migrate(database.dsn, "replicator"))
+            asleep = """SELECT count(*) FROM pg_stat_activity
+                WHERE wait_event = 'PgSleep' AND datname = current_database()"""
+            async with asyncio.timeout(30):
+                while await asyncio.to_thread(database.execute, asleep) == [(0,)]:
+                    pass
+            for name in (b"ehr_lanes", b"ehrbase_sync_queue"):
+                assert await rows(dashboard, b"SELECT FROM " + name + b" LIMIT 1")
+        await migrating
+        assert len(await rows(dashboard, b"SELECT FROM ehr_sync_queue")) == 240
 
 
 async def test_what_was_delivered_before_can_be_replayed(database: Database) -> None:

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
-from replicator.database import Connect, connected
+from replicator import queries
+from replicator.database import Connect, connected, rows
 from replicator.ehr.job import Job, Jobs
 from replicator.ehr.lanes_taken import Lanes
-from replicator.ehr.queue import Feed, Meanings, append
+from replicator.ehr.queue import Feed, Meanings, append, note_manners
 from replicator.ehr.queue_added import lane_id
 from replicator.wal.lsn import Lsn
 from replicator.wal.messages import Column, Relation
 from replicator.wal.transactions import Change, Kind
-from tests.database.queued import AT, MAPPING, NAMES, Clinic, jobs_of_clinic
+from tests.database.queued import (
+    AT,
+    MAPPING,
+    NAMES,
+    Clinic,
+    Worker,
+    delivered,
+    jobs_of_clinic,
+    sandbox_with_template,
+)
 from tests.database.test_queue_lanes import done
 from tests.fixtures.postgres import Database
+
+_feed = queries.load("feed")
 
 #: Patients whose lanes have the same number: seven thousand million hashes were tried to find them.
 TWINS = ("272c9fcc398b454e", "f1a0193e3fd7b24a")
@@ -104,6 +117,54 @@ async def test_a_patient_of_another_namespace_has_another_ehr(
     assert stored(database) == whose(said)
     assert whose(await worked_off(connect)) == whose(said)
     assert stored(database) == whose(said)
+
+
+@pytest.mark.parametrize("mapping", [MAPPING, MAPPING.replace("ctx:", "atomic: true\nctx:", 1)])
+async def test_patients_who_share_a_lane_have_their_own_records(
+    clinic: Clinic, database: Database, tmp_path: Path, mapping: str
+) -> None:
+    """One after the other, and in one transaction of the source."""
+    jobs = jobs_of_clinic(mapping)
+    said = await fed(database, "rows", jobs, inserted(TWINS), Lsn(0x100))
+    said += await fed(database, "rows", jobs, inserted(TWINS * 3)[2:], Lsn(0x200))
+    async with sandbox_with_template(database.dsn) as sandbox:
+        async with Worker(tmp_path, database, sandbox.url, mapping=mapping):
+            await delivered(database)
+    held = "SELECT object_id::text, ehr_id::text FROM sandbox.versions WHERE kind = 'COMPOSITION' ORDER BY 1"
+    assert database.execute(held) == sorted((job.composition, job.ehr) for job in said)
+    for table in ("ehr_jobs_done", "ehr_compositions"):
+        column = "id" if table == "ehr_compositions" else "composition_id"
+        known = f"SELECT {column}::text, ehr_id::text FROM replicator.{table} ORDER BY 1"
+        assert database.execute(known) == database.execute(held)
+
+
+async def test_nobody_waits_for_a_large_transaction_that_has_arrived_in_part(
+    clinic: Clinic, database: Database
+) -> None:
+    """A newly mapped table is changed, and then emptied, while what it held before is queued."""
+    database.execute(
+        "INSERT INTO replicator.ehr_existing (mapping, state, at) VALUES ('readings', 'queueing', '0/1')"
+    )
+    changes = inserted(["p1", "p2"])
+    existing = [job for change in inserted(["p3"]) for job in clinic.jobs.of(change, Lsn(0x107))]
+    advanced = {"mapping": "readings", "emptied": 0, "before": 0, "rows": 1, "upto": ["1"], "is_last": False}
+    async with (
+        asyncio.timeout(60),
+        connected(database.dsn, "feed", schema="replicator") as storage,
+        connected(database.dsn, "existing", schema="replicator") as other,
+    ):
+        await note_manners(storage, clinic.jobs.mapping)
+        async with storage.transaction():
+            feed = Feed(Meanings(clinic.jobs))
+            await feed.add(changes, Lsn(0x100))
+            await feed.spill(storage)
+            async with other.transaction():
+                assert await rows(other, _feed.advance_existing, **advanced)
+                await append(other, existing)
+            await feed.add([Change(Kind.TRUNCATE, changes[0].relation, None, None, 9)], Lsn(0x100))
+            await feed.send(storage)
+    kinds = "SELECT operation, count(*) FROM replicator.ehr_sync_queue GROUP BY 1 ORDER BY 1"
+    assert database.execute(kinds) == [("create", 3), ("delete", 3)]
 
 
 async def test_feeders_that_meet_what_is_new_do_not_wait_in_a_circle(
