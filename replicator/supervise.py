@@ -331,13 +331,13 @@ async def feed_of(
     await note_mappings(notes, mapping)
     if mapping is None:
         return None, asyncio.Event().wait
-    await note_manners(notes, mapping)
+    noted = await note_manners(notes, mapping)
     types = (await read_catalogue(clinic, mapping)).types
     find = await stack.enter_async_context(pooled(printing(config.source_dsn), "find", most=1))
     # Within a batch, storage waits for the answers.
     finder = Finder(find) if asks_others(mapping) else None
     jobs = Jobs(mapping, finder.find if finder is not None else lambda *asked: None, {}, types)
-    return partial(Feed, Meanings(jobs, finder)), partial(fill, config, mapping, types)
+    return partial(Feed, Meanings(jobs, finder, noted)), partial(fill, config, mapping, types)
 
 
 async def open_or_begin(store: Connection, clinic: Connection, config: Config, numbers: Numbers) -> Writer:

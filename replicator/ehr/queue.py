@@ -7,7 +7,7 @@ lane numbers become visible in their order, whoever appends: the writer, or an o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from replicator import queries
@@ -44,8 +44,9 @@ class Known(NamedTuple):
 class Meanings:
     """A mapping, and what the tables it has met may mean: for one feed after another."""
 
-    def __init__(self, jobs: Jobs, finder: Finder | None = None) -> None:
-        self.jobs, self.finder = jobs, finder
+    def __init__(self, jobs: Jobs, finder: Finder | None = None, noted: Collection[int] = ()) -> None:
+        """`noted`: the manners that storage is known to have."""
+        self.jobs, self.finder, self.noted = jobs, finder, noted
         #: By oid.
         self._known: dict[int, Known] = {}
 
@@ -126,7 +127,7 @@ class Feed:
             if isinstance(each, Emptied):
                 self._arrived += await _arrive_emptied(connection, each, self._arrived)
             elif each:
-                await _note(connection, each.manners)
+                await _note(connection, each.manners, self._meanings.noted)
                 await _copy(connection, _q.append_arrivals, each.counted(self._arrived))
                 self._arrived += len(each)
 
@@ -134,7 +135,7 @@ class Feed:
         """Append all of them, just before the commit."""
         if not self._arrived and not self._before:
             added, self._added = self._added, Added()
-            await _append(connection, added)
+            await _append(connection, added, self._meanings.noted)
             return
         await self.spill(connection)
         if not self._arrived:
@@ -168,10 +169,10 @@ async def append(connection: Connection, jobs: Iterable[Job]) -> None:
     await _append(connection, added)
 
 
-async def _append(connection: Connection, added: Added) -> None:
+async def _append(connection: Connection, added: Added, noted: Collection[int] = ()) -> None:
     if not added:
         return
-    await _note(connection, added.manners)
+    await _note(connection, added.manners, noted)
     for number, appended, is_others in await rows(connection, _q.extend_lanes, **_columns(added.lanes)):
         lane = added.lanes[number]
         lane.before, lane.is_others = appended - len(lane.jobs), is_others
@@ -181,19 +182,21 @@ async def _append(connection: Connection, added: Added) -> None:
     await connection.execute(_q.tell)
 
 
-async def note_manners(connection: Connection, mapping: RecordMapping) -> None:
-    """All there can be, and committed at once, before any of their jobs are appended.
+async def note_manners(connection: Connection, mapping: RecordMapping) -> Collection[int]:
+    """All there can be, committed at once, before any job of them is appended; their numbers.
 
     Who notes a new one has everybody else who would wait until its transaction ends. For one that is noted
     nobody waits, so that whoever appends may do so in any order.
     """
     manners = [Manner.of(table, one.value) for table in mapping.tables.values() for one in Operation]
-    if manners:
-        await _note(connection, {manner.id: manner for manner in manners})
+    await _note(connection, {manner.id: manner for manner in manners})
+    return frozenset([manner.id for manner in manners])
 
 
-async def _note(connection: Connection, manners: dict[int, Manner]) -> None:
-    manners = dict(sorted(manners.items()))
+async def _note(connection: Connection, manners: dict[int, Manner], noted: Collection[int] = ()) -> None:
+    manners = {number: manners[number] for number in sorted(manners) if number not in noted}
+    if not manners:
+        return
     tables, mappings, operations, templates, priorities, may_merge = zip(*manners.values(), strict=True)
     columns = {
         "ids": list(manners),

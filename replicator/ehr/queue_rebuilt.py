@@ -48,9 +48,9 @@ async def rebuild(
         raise ConfigError(f"{unknown[0]}: not a mapped table", f"There are {', '.join(sorted(known))}.")
     at = await position_before(source)
     meant = [name for name, table in jobs.mapping.tables.items() if table.table in (tables or known)]
-    await note_manners(storage, jobs.mapping)
+    noted = await note_manners(storage, jobs.mapping)
     await storage.execute(_q.forget_mappings, {"mappings": meant})
-    meanings, count = Meanings(jobs, finder), 0
+    meanings, count = Meanings(jobs, finder, noted), 0
     async with source.transaction():
         await source.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         for name in sorted(tables or known):
