@@ -127,7 +127,7 @@ async def test_patients_who_share_a_lane_have_their_own_records(
     jobs = jobs_of_clinic(mapping)
     said = await fed(database, "rows", jobs, inserted(TWINS), Lsn(0x100))
     said += await fed(database, "rows", jobs, inserted(TWINS * 3)[2:], Lsn(0x200))
-    async with sandbox_with_template(database.dsn) as sandbox:
+    async with sandbox_with_template(database.owner_dsn) as sandbox:
         async with Worker(tmp_path, database, sandbox.url, mapping=mapping):
             await delivered(database)
     held = "SELECT object_id::text, ehr_id::text FROM sandbox.versions WHERE kind = 'COMPOSITION' ORDER BY 1"
