@@ -138,7 +138,10 @@ class Scene:
         self.reader.worlds[text] = self.world
         has_begun = self.storage.execute("SELECT FROM replicator.checkpoints")
         if not has_begun or rng.random() < 0.4:
-            self.path.with_suffix(".rules.yaml").write_text(text, encoding="utf-8")
+            # As a whole, for one may be beginning that reads it.
+            new = self.path.with_suffix(".new.yaml")
+            new.write_text(text, encoding="utf-8")
+            new.replace(self.path.with_suffix(".rules.yaml"))
             return "in the file"
         asyncio.run(self._deploy(text))
         return "by hand"
