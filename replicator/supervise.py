@@ -331,8 +331,8 @@ async def feed_of(
     await note_mappings(notes, mapping)
     if mapping is None:
         return None, asyncio.Event().wait
-    noted = await note_manners(notes, mapping)
-    types = (await read_catalogue(clinic, mapping)).types
+    columns, types = await read_catalogue(clinic, mapping)
+    noted = await note_manners(notes, mapping, columns)
     find = await stack.enter_async_context(pooled(printing(config.source_dsn), "find", most=1))
     # Within a batch, storage waits for the answers.
     finder = Finder(find) if asks_others(mapping) else None

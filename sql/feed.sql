@@ -70,7 +70,8 @@ WITH fed AS (
         SELECT 0 AS turn, lane, seq, record_key, operation, patient, ehr_id, composition_id, snapshot
         FROM ehr_sync_queue_open WHERE mapping = %(mapping)s::text AND composition_id IS NOT NULL
         UNION ALL
-        SELECT 1, a.lane, a.seq, a.record_key, m.operation, nullif(a.patient, ''), a.ehr_id, a.composition_id, a.snapshot
+        SELECT 1, a.lane, a.seq, a.record_key, m.operation, nullif(a.patient, ''), a.ehr_id, a.composition_id,
+               CASE WHEN m.columns IS NULL THEN a.snapshot ELSE ehr_row(a.snapshot, m.columns) END
         FROM ehr_arrivals AS a JOIN ehr_manners AS m ON m.id = a.manner
         WHERE m.mapping = %(mapping)s::text AND a.composition_id IS NOT NULL) AS known
     ORDER BY composition_id, turn DESC, seq DESC),

@@ -4,9 +4,12 @@
 
 -- name: note_manners
 -- What the jobs to come have in common, where it is new. Before any lane is taken, and in the order of their ids.
-INSERT INTO ehr_manners (id, source_table, mapping, operation, template_id, priority, may_merge)
-SELECT * FROM unnest(%(ids)s::bigint[], %(tables)s::text[], %(mappings)s::text[], %(operations)s::text[],
-                     %(templates)s::text[], %(priorities)s::integer[], %(may_merge)s::boolean[]) AS given (id)
+INSERT INTO ehr_manners (id, source_table, mapping, operation, template_id, priority, may_merge, columns)
+SELECT id, source_table, mapping, operation, template_id, priority, may_merge,
+       CASE WHEN columns IS NOT NULL THEN ARRAY(SELECT json_array_elements_text(columns)) END
+FROM unnest(%(ids)s::bigint[], %(tables)s::text[], %(mappings)s::text[], %(operations)s::text[], %(templates)s::text[],
+            %(priorities)s::integer[], %(may_merge)s::boolean[], %(columns)s::json[])
+     AS given (id, source_table, mapping, operation, template_id, priority, may_merge, columns)
 ORDER BY id
 ON CONFLICT (id) DO NOTHING
 
@@ -107,7 +110,7 @@ tried AS (
 SELECT t.id, t.token, t.failures, t.ehr_id::text, t.system_id, t.patient, t.own_ehr_id::text, j.seq, m.source_table, m.mapping, j.record_key,
        m.operation, CASE WHEN j.patient IS NULL THEN t.patient ELSE nullif(j.patient, '') END,
        CASE WHEN j.patient IS NULL THEN t.own_ehr_id ELSE j.ehr_id END::text, j.composition_id::text, m.template_id,
-       j.commit_lsn::text, j.ordinal, j.part, j.snapshot, m.priority, m.may_merge, j.trouble, j.state,
+       j.commit_lsn::text, j.ordinal, j.part, j.snapshot, m.columns, m.priority, m.may_merge, j.trouble, j.state,
        greatest(j.attempts, t.was_left::integer), c.uid, c.is_deleted, c.commit_lsn::text, c.ordinal
 FROM taken AS t
 LEFT JOIN LATERAL (
@@ -122,7 +125,7 @@ ORDER BY t.id, j.seq
 -- may come in any order.
 SELECT j.seq, j.source_table, j.mapping, j.record_key,
        j.operation, j.patient, j.ehr_id::text, j.composition_id::text, j.template_id, j.commit_lsn::text, j.ordinal,
-       j.part, j.snapshot, j.priority, j.may_merge, j.trouble, j.state, j.attempts,
+       j.part, j.snapshot, NULL::text[], j.priority, j.may_merge, j.trouble, j.state, j.attempts,
        c.uid, c.is_deleted, c.commit_lsn::text, c.ordinal
 FROM ehr_sync_queue_open AS j LEFT JOIN ehr_compositions AS c ON c.id = j.composition_id
 WHERE j.lane = %(lane)s::bigint AND j.seq > %(after)s::bigint AND j.seq <= %(after)s::bigint + %(most)s::bigint
@@ -177,7 +180,8 @@ kept AS (
         commit_lsn, ordinal, part, snapshot, priority, may_merge, trouble, state, attempts, lease_token, error_class,
         error_message, composition_uid, version, note, created_at, updated_at, finished_at)
     SELECT lane, seq, source_table, mapping, record_key, operation, patient, home, composition_id, template_id,
-           commit_lsn, ordinal, part, snapshot, priority, may_merge, trouble, ended, attempts, token, error_class,
+           commit_lsn, ordinal, part, CASE WHEN columns IS NULL THEN snapshot ELSE ehr_row(snapshot, columns) END,
+           priority, may_merge, trouble, ended, attempts, token, error_class,
            error_message, uid, at_version, message, created_at, updated_at, now()
     FROM moved),
 known AS (
@@ -410,7 +414,7 @@ SELECT d.lane, before.seq + row_number() OVER (PARTITION BY d.lane ORDER BY d.se
            SELECT min(m.id) FROM ehr_manners AS m
            WHERE (m.source_table, m.mapping, m.operation, m.priority, m.may_merge)
                  = (d.source_table, d.mapping, d.operation, d.priority, d.may_merge)
-             AND m.template_id IS NOT DISTINCT FROM d.template_id),
+             AND m.template_id IS NOT DISTINCT FROM d.template_id AND m.columns IS NULL),
        d.record_key, d.composition_id, d.commit_lsn, d.ordinal, d.snapshot, d.part, coalesce(d.patient, ''), d.ehr_id,
        d.trouble,
        CASE WHEN (o.commit_lsn, o.ordinal) > (d.commit_lsn, d.ordinal) THEN 'skipping' ELSE 'waiting' END

@@ -292,7 +292,9 @@ CREATE TABLE ehr_manners (
     template_id   text,
     priority      integer  NOT NULL,
     -- Whether a newer version of the same record may be delivered in the place of such a job.
-    may_merge     boolean  NOT NULL
+    may_merge     boolean  NOT NULL,
+    -- Whose texts the snapshots are, as a list; nothing where each says them itself.
+    columns       text[]
 );
 
 -- Clinical changes on their way to the record system, written in the transaction that advances the checkpoint. A
@@ -306,7 +308,8 @@ CREATE TABLE ehr_jobs (
     -- Which change of the source it is.
     commit_lsn       pg_lsn       NOT NULL,
     ordinal          bigint       NOT NULL,
-    -- The row as JSON, column → text; nothing for a deletion, or where the row is to be read when its turn comes.
+    -- The row as JSON, column → text, or the texts alone where its manner has the columns; nothing for a deletion, or
+    -- where the row is to be read when its turn comes.
     snapshot         text,
     part             integer      NOT NULL DEFAULT 0,
     -- Both are the lane's where there is no patient here; an empty one is none.
@@ -364,15 +367,20 @@ CREATE TABLE ehr_jobs_done (
 );
 CREATE INDEX ehr_jobs_done_at ON ehr_jobs_done USING brin (finished_at);
 
+-- What a row said, as JSON, column → text; where its columns are not said with it, they are these.
+CREATE FUNCTION ehr_row(snapshot text, columns text[]) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN columns IS NULL THEN snapshot
+            ELSE json_object(columns, ARRAY(SELECT json_array_elements_text(snapshot::json)))::text END;
+
 -- Every job that waits, with all that is known of it.
 CREATE VIEW ehr_sync_queue_open AS
 SELECT j.lane, j.seq, m.source_table, m.mapping, j.record_key, m.operation,
        CASE WHEN j.patient IS NULL THEN l.patient ELSE nullif(j.patient, '') END AS patient,
        CASE WHEN j.patient IS NULL THEN l.own_ehr_id ELSE j.ehr_id END AS ehr_id,
-       j.composition_id, m.template_id, j.commit_lsn, j.ordinal, j.part, j.snapshot, m.priority, m.may_merge, j.trouble,
-       j.state, j.attempts, j.next_attempt_at, j.lease_token, j.error_class, j.error_message,
-       NULL::text AS composition_uid, NULL::integer AS version, NULL::text AS note, j.created_at, j.updated_at,
-       NULL::timestamptz AS finished_at
+       j.composition_id, m.template_id, j.commit_lsn, j.ordinal, j.part, ehr_row(j.snapshot, m.columns) AS snapshot,
+       m.priority, m.may_merge, j.trouble, j.state, j.attempts, j.next_attempt_at, j.lease_token, j.error_class,
+       j.error_message, NULL::text AS composition_uid, NULL::integer AS version, NULL::text AS note, j.created_at,
+       j.updated_at, NULL::timestamptz AS finished_at
 FROM ehr_jobs AS j LEFT JOIN ehr_manners AS m ON m.id = j.manner LEFT JOIN ehr_lanes AS l ON l.id = j.lane;
 CREATE VIEW ehr_sync_queue AS
 SELECT * FROM ehr_sync_queue_open UNION ALL SELECT * FROM ehr_jobs_done;

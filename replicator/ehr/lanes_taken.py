@@ -131,7 +131,8 @@ def lanes_of(found: Sequence[TupleRow]) -> list[Lane]:
 
 def _task(seq: int, row: Sequence[Any]) -> Task:
     table, mapping, key, operation, patient, ehr, composition, template, lsn, ordinal, part = row[:11]
-    snapshot, priority, may_merge, trouble, state, attempts, uid, is_deleted, at_lsn, at_ordinal = row[11:]
+    snapshot, columns, priority, may_merge, trouble, state, attempts, *found = row[11:]
+    uid, is_deleted, at_lsn, at_ordinal = found
     job = Job(
         Operation(operation),
         mapping,
@@ -143,7 +144,7 @@ def _task(seq: int, row: Sequence[Any]) -> Task:
         template,
         ChangeId(Lsn.parse(lsn), ordinal),
         part,
-        None if snapshot is None else snapshot.encode(),
+        None if snapshot is None else _row(snapshot, columns),
         priority,
         may_merge,
         trouble,
@@ -152,6 +153,13 @@ def _task(seq: int, row: Sequence[Any]) -> Task:
     if uid is not None:
         known = Known(VersionUid.parse(uid), is_deleted, ChangeId(Lsn.parse(at_lsn), at_ordinal))
     return Task(seq, job, state, attempts, known)
+
+
+def _row(snapshot: str, columns: Sequence[str] | None) -> bytes:
+    """Column → text, as JSON; stored without the columns where all such jobs have the same."""
+    if columns is None:
+        return snapshot.encode()
+    return orjson.dumps(dict(zip(columns, orjson.loads(snapshot), strict=True)))
 
 
 def _told(reports: Sequence[Report]) -> dict[str, str]:

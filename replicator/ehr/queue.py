@@ -7,8 +7,10 @@ lane numbers become visible in their order, whoever appends: the writer, or an o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
+
+import orjson
 
 from replicator import queries
 from replicator.database import Connection, rows
@@ -182,13 +184,20 @@ async def _append(connection: Connection, added: Added, noted: Collection[int] =
     await connection.execute(_q.tell)
 
 
-async def note_manners(connection: Connection, mapping: RecordMapping) -> Collection[int]:
+async def note_manners(
+    connection: Connection, mapping: RecordMapping, columns: Mapping[str, Iterable[str]] | None = None
+) -> Collection[int]:
     """All there can be, committed at once, before any job of them is appended; their numbers.
 
     Who notes a new one has everybody else who would wait until its transaction ends. For one that is noted
-    nobody waits, so that whoever appends may do so in any order.
+    nobody waits, so that whoever appends may do so in any order. `columns` are those that tables have; others
+    may come, if a publication has fewer, or once a table is altered.
     """
-    manners = [Manner.of(table, one.value) for table in mapping.tables.values() for one in Operation]
+    tables = mapping.tables.values()
+    manners = [Manner.of(table, one.value) for table in tables for one in Operation]
+    for table in tables:
+        if names := tuple((columns or {}).get(table.table, ())):
+            manners.append(Manner.of(table, Operation.CREATE.value, names))
     await _note(connection, {manner.id: manner for manner in manners})
     return frozenset([manner.id for manner in manners])
 
@@ -197,7 +206,8 @@ async def _note(connection: Connection, manners: dict[int, Manner], noted: Colle
     manners = {number: manners[number] for number in sorted(manners) if number not in noted}
     if not manners:
         return
-    tables, mappings, operations, templates, priorities, may_merge = zip(*manners.values(), strict=True)
+    *of_all, shapes = zip(*manners.values(), strict=True)
+    tables, mappings, operations, templates, priorities, may_merge = of_all
     columns = {
         "ids": list(manners),
         "tables": list(tables),
@@ -206,6 +216,8 @@ async def _note(connection: Connection, manners: dict[int, Manner], noted: Colle
         "templates": list(templates),
         "priorities": list(priorities),
         "may_merge": list(may_merge),
+        # Arrays of one length only can be elements of another.
+        "columns": [None if shape is None else orjson.dumps(shape).decode() for shape in shapes],
     }
     await connection.execute(_q.note_manners, columns)
 

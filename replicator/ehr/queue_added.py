@@ -47,6 +47,8 @@ class Manner(NamedTuple):
     template: str | None
     priority: int
     may_merge: bool
+    #: Whose texts the snapshots are, as a list; None where each says them itself.
+    columns: tuple[str, ...] | None = None
 
     @property
     def id(self) -> int:
@@ -54,9 +56,9 @@ class Manner(NamedTuple):
         return _number_of(self)
 
     @classmethod
-    def of(cls, table: TableMapping, operation: str) -> Manner:
+    def of(cls, table: TableMapping, operation: str, columns: tuple[str, ...] | None = None) -> Manner:
         template = table.template.id if table.template else None
-        return cls(table.table, table.name, operation, template, table.priority, table.coalesce)
+        return cls(table.table, table.name, operation, template, table.priority, table.coalesce, columns)
 
 
 class Waiting:

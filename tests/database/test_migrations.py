@@ -30,7 +30,7 @@ FROM pg_constraint WHERE connamespace = %(schema)s::text::regnamespace
 UNION ALL
 SELECT 'index', tablename, indexname, indexdef, '', '', '' FROM pg_indexes WHERE schemaname = %(schema)s::text
 UNION ALL
-SELECT 'routine', proname, prosrc, pg_get_function_result(oid), '', '', ''
+SELECT 'routine', proname, '', pg_get_functiondef(oid), '', '', ''
 FROM pg_proc WHERE pronamespace = %(schema)s::text::regnamespace
 UNION ALL
 SELECT 'view', viewname, definition, '', '', '', '' FROM pg_views WHERE schemaname = %(schema)s::text

@@ -86,7 +86,9 @@ class History:
                     del self.rows[old.id]
                 if new is not None:
                     self.rows[new.id] = new
-            made.append(Change(kind, _RELATION, old, new, ordinal, old is not None))
+            # As the log has it: nothing but a tuple.
+            plain = new and tuple(new)
+            made.append(Change(kind, _RELATION, old and tuple(old), plain, ordinal, old is not None))
         return made, Lsn(self.lsn)
 
     def _any(self) -> tuple[Kind, Row | None, Row | None]:
