@@ -18,7 +18,7 @@ from replicator.ehr.identity import ChangeId
 from replicator.ehr.job import Job, Jobs, Operation
 from replicator.ehr.model import RecordMapping, TableMapping
 from replicator.ehr.queue_added import Added, Manner, Waiting
-from replicator.ehr.queue_inserted import Insertion, insertion
+from replicator.ehr.queue_inserted import Insertion, Write, insertion
 from replicator.wal.lsn import Lsn
 from replicator.wal.messages import Relation
 from replicator.wal.transactions import Change, Kind
@@ -81,7 +81,7 @@ class Feed:
         self._meanings = meanings
         if meanings.finder is not None:
             meanings.finder.forget()
-        self._added = Added()
+        self._begin()
         #: What stands before those.
         self._before: list[Added | Emptied] = []
         self._arrived = 0
@@ -103,7 +103,7 @@ class Feed:
             if change.relation is not relation:
                 relation = change.relation
                 _, is_concerned, inserted = meanings.of(relation)
-                write = None if inserted is None else added.writer(inserted)
+                write = None if inserted is None else self._writer(inserted)
             if write is not None and change.kind is _INSERT:
                 met, change = change, write(change, after, commit_lsn)
                 if change is not met:
@@ -114,7 +114,7 @@ class Feed:
                     added,
                     *(Emptied(*each, truncated) for each in meanings.jobs.emptied(change)),
                 ]
-                added = self._added = Added()
+                added = self._begin()
                 relation = None
             elif is_concerned:
                 made: Iterable[Job] = meanings.jobs.of(change, commit_lsn)
@@ -122,9 +122,21 @@ class Feed:
                     added.add(job)
             change = next(after, None)
 
+    def _begin(self) -> Added:
+        # What adds to jobs knows them, and they do not know it: or all of them would stay until the collector comes.
+        self._added, self._writers = Added(), dict[Insertion, Write]()
+        return self._added
+
+    def _writer(self, insertion: Insertion) -> Write:
+        """What adds inserted rows to these jobs, without making one."""
+        if (write := self._writers.get(insertion)) is None:
+            write = self._writers[insertion] = insertion(self._added)
+        return write
+
     async def spill(self, connection: Connection) -> None:
         """Let storage keep what is held, in its open transaction."""
-        held, self._before, self._added = [*self._before, self._added], [], Added()
+        held, self._before = [*self._before, self._added], []
+        self._begin()
         for each in held:
             if isinstance(each, Emptied):
                 self._arrived += await _arrive_emptied(connection, each, self._arrived)
@@ -136,7 +148,8 @@ class Feed:
     async def send(self, connection: Connection) -> None:
         """Append all of them, just before the commit."""
         if not self._arrived and not self._before:
-            added, self._added = self._added, Added()
+            added = self._added
+            self._begin()
             await _append(connection, added, self._meanings.noted)
             return
         await self.spill(connection)

@@ -21,7 +21,6 @@ from replicator.ehr.identity import bytes_of
 if TYPE_CHECKING:
     from replicator.ehr.job import Job
     from replicator.ehr.model import TableMapping
-    from replicator.ehr.queue_inserted import Insertion, Write
 
 #: How such a COPY begins, and ends.
 _BEGIN, _END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
@@ -117,7 +116,6 @@ class Added:
         self.manners: dict[int, Manner] = {}
         #: How much memory they take, about.
         self.bytes = 0
-        self._writers: dict[Insertion, Write] = {}
 
     def __len__(self) -> int:
         return sum([len(lane.jobs) for lane in self.lanes.values()])
@@ -144,12 +142,6 @@ class Added:
         """Its number; it is among those that are noted."""
         self.manners[manner.id] = manner
         return manner.id
-
-    def writer(self, insertion: Insertion) -> Write:
-        """What adds inserted rows to these, without a job."""
-        if (write := self._writers.get(insertion)) is None:
-            write = self._writers[insertion] = insertion(self)
-        return write
 
     def numbered(self) -> Iterator[bytes]:
         """Those of eight columns, with each one's number in its lane, from what the lanes had before."""

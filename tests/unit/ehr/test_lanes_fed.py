@@ -31,7 +31,7 @@ def test_the_short_way_says_what_the_long_way_says(
     short = insertion(record, "public.t", RELATION.columns)
     assert short is not None
     slow, fast = Added(), Added()
-    is_written = fast.writer(short)(change, iter(()), Lsn.parse("16/B374D848")) is None
+    is_written = short(fast)(change, iter(()), Lsn.parse("16/B374D848")) is None
     is_plain = key is not None and key.isalnum() and patient is not None and patient.isalnum()
     assert is_written or not is_plain
     assert len(fast) == is_written
@@ -69,7 +69,7 @@ def test_rows_are_added_up_to_the_first_that_goes_the_long_way() -> None:
     plain = [Change(Kind.INSERT, RELATION, None, (str(at), "p", None, "x"), at) for at in (1, 2, 4)]
     for one in odd:
         added, after = Added(), iter([plain[1], one, plain[2]])
-        assert added.writer(short)(plain[0], after, 8) is one
+        assert short(added)(plain[0], after, 8) is one
         assert (len(added), list(after)) == (2, [plain[2]])
 
 
@@ -92,6 +92,6 @@ def test_a_row_is_kept_as_its_texts_and_its_manner_has_their_names(values: tuple
     short = insertion(mapping(PLAIN % ""), "public.t", columns)
     added = Added()
     change = Change(Kind.INSERT, Relation(1, "public", "t", "f", columns), None, values, 1)
-    assert short is not None and added.writer(short)(change, iter(()), 1) is None
+    assert short is not None and short(added)(change, iter(()), 1) is None
     assert field(orjson.dumps(values)) in b"".join(added.counted(0))
     assert [manner.columns for manner in added.manners.values()] == [names]
