@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
+from psycopg.rows import TupleRow
 
 from replicator import queries
 from replicator.database import Connection, rows
@@ -31,6 +32,8 @@ _feed = queries.load("feed")
 
 #: So much is kept back in memory: more than a batch of small transactions comes to.
 _HELD_BYTES = 32 << 20
+#: So many lanes are known to be there, at most.
+_KNOWN = 65_536
 #: Looked up once: an Enum's member takes longer to find than a row to pass.
 _INSERT = Kind.INSERT
 
@@ -49,6 +52,8 @@ class Meanings:
     def __init__(self, jobs: Jobs, finder: Finder | None = None, noted: Collection[int] = ()) -> None:
         """`noted`: the manners that storage is known to have."""
         self.jobs, self.finder, self.noted = jobs, finder, noted
+        #: By number, a hash of whose they are: lanes that storage has for the patient and EHR that we know.
+        self.lanes: dict[int, int] = {}
         #: By oid.
         self._known: dict[int, Known] = {}
 
@@ -123,7 +128,7 @@ class Feed:
             change = next(after, None)
 
     def _begin(self) -> Added:
-        # What adds to jobs knows them, and they do not know it: or all of them would stay until the collector comes.
+        # What adds to jobs knows them, and they must not know it: they would stay until the collector comes.
         self._added, self._writers = Added(), dict[Insertion, Write]()
         return self._added
 
@@ -150,7 +155,7 @@ class Feed:
         if not self._arrived and not self._before:
             added = self._added
             self._begin()
-            await _append(connection, added, self._meanings.noted)
+            await _append(connection, added, self._meanings)
             return
         await self.spill(connection)
         if not self._arrived:
@@ -184,17 +189,35 @@ async def append(connection: Connection, jobs: Iterable[Job]) -> None:
     await _append(connection, added)
 
 
-async def _append(connection: Connection, added: Added, noted: Collection[int] = ()) -> None:
+async def _append(connection: Connection, added: Added, meanings: Meanings | None = None) -> None:
     if not added:
         return
-    await _note(connection, added.manners, noted)
-    for number, appended, is_others in await rows(connection, _q.extend_lanes, **_columns(added.lanes)):
-        lane = added.lanes[number]
-        lane.before, lane.is_others = appended - len(lane.jobs), is_others
+    await _note(connection, added.manners, () if meanings is None else meanings.noted)
+    known = dict[int, int]() if meanings is None else meanings.lanes
+    await _extend(connection, added.lanes, known)
     await _copy(connection, _q.append_jobs, added.numbered())
     if (odd := added.odd()) is not None:
         await _copy(connection, _q.append_odd_jobs, odd)
     await connection.execute(_q.tell)
+
+
+async def _extend(connection: Connection, lanes: dict[int, Waiting], known: dict[int, int]) -> None:
+    """Take the lanes, and let them have so many jobs more."""
+    found = list[TupleRow]()
+    if all([known.get(number) == hash(lane.home) for number, lane in lanes.items()]):
+        await connection.execute(_q.in_order)
+        found = await rows(connection, _q.extend_known_lanes, **_counts(lanes))
+    there = {row[0] for row in found}
+    # Some may have been known from a transaction that was not to be: then none of them are, any more.
+    if rest := {number: lane for number, lane in lanes.items() if number not in there}:
+        if there or len(known) > _KNOWN:
+            known.clear()
+        found += await rows(connection, _q.extend_lanes, **_counts(rest), **_names(rest))
+    for number, appended, is_others in found:
+        lane = lanes[number]
+        lane.before, lane.is_others = appended - len(lane.jobs), is_others
+        if number in rest and lane.ehr is not None and not is_others:
+            known[number] = hash(lane.home)
 
 
 async def note_manners(
@@ -241,14 +264,20 @@ async def _copy(connection: Connection, query: bytes, blocks: Iterable[bytes]) -
             await copy.write(block)
 
 
-def _columns(lanes: dict[int, Waiting]) -> dict[str, str]:
-    """The arrays of `extend_lanes` as Postgres reads them: the driver would look at each element twice."""
+def _names(lanes: dict[int, Waiting]) -> dict[str, str]:
+    """Arrays as Postgres reads them: the driver would look at each element twice."""
     found = list(lanes.values())
     return {
-        "ids": array_of([str(lane.id) for lane in found]),
         "names": array_of([quoted(lane.name) for lane in found]),
         "patients": array_of(["NULL" if lane.patient is None else quoted(lane.patient) for lane in found]),
         "ehrs": array_of([lane.ehr or "NULL" for lane in found]),
+    }
+
+
+def _counts(lanes: dict[int, Waiting]) -> dict[str, str]:
+    found = list(lanes.values())
+    return {
+        "ids": array_of([str(lane.id) for lane in found]),
         "jobs": array_of([str(len(lane.jobs)) for lane in found]),
         "priorities": array_of([str(lane.priority) for lane in found]),
         "urgent": array_of([str(lane.urgent_upto) for lane in found]),

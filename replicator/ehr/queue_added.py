@@ -92,6 +92,11 @@ class Waiting:
         if priority <= self.priority:
             self.priority, self.urgent_upto = priority, len(self.jobs)
 
+    @property
+    def home(self) -> tuple[str, str | None]:
+        """Whose it is."""
+        return self.name, self.ehr
+
     def whole(self) -> dict[int, bytes]:
         """Further columns for all of them."""
         rest = _odd(0, self.patient or "", self.ehr, None)

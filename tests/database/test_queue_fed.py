@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import weakref
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,62 @@ async def test_a_transaction_too_large_for_memory_is_appended_as_any_other(
     lanes = "SELECT id, name, patient, appended, priority FROM {}.ehr_lanes ORDER BY id"
     assert database.execute(lanes.format("spilled")) == database.execute(lanes.format("held"))
     assert database.execute("SELECT count(*) FROM spilled.ehr_arrivals") == [(0,)]
+
+
+@pytest.mark.parametrize("is_kept", [True, False], ids=["stored", "rolled back"])
+async def test_lanes_that_were_met_go_on_as_any_others(database: Database, is_kept: bool) -> None:
+    """One that is known to be there is not described to storage again; unless it is not there after all."""
+    schemas = ("known", "met anew")
+    meanings = {schema: Meanings(jobs_of_clinic()) for schema in schemas}
+    for schema in schemas:
+        database.allow_storage(schema)
+        await migrate(database.dsn, schema)
+    for batch, patients in enumerate(("abc", "ab", "ab", "abcd", "dd"), 1):
+        lsn, changes = Lsn(0x100 * batch), inserted(len(patients))
+        changes = [
+            change._replace(new=(f"{batch}-{n}", f"p{patient}", "70", AT, "t"))
+            for n, (patient, change) in enumerate(zip(patients, changes, strict=True))
+        ]
+        for schema in schemas:
+            if schema != "known":
+                meanings[schema] = Meanings(jobs_of_clinic())
+            async with (
+                connected(database.dsn, "feed", schema=schema) as storage,
+                storage.transaction(force_rollback=batch == 1 and not is_kept),
+            ):
+                feed = Feed(meanings[schema])
+                await feed.add(changes, lsn)
+                await feed.send(storage)
+            if batch == 2:  # Somebody has worked meanwhile.
+                database.execute(
+                    f"""UPDATE "{schema}".ehr_lanes
+                    SET done_upto = appended, state = 'idle', priority = 7, due_at = '2026-01-01'
+                    WHERE name = 'patient/pa'"""
+                )
+    assert len(meanings["known"].lanes) == 4
+    lanes = """SELECT name, patient, own_ehr_id, appended, state, priority, urgent_upto, due_at > '2026-01-02'
+               FROM "{}".ehr_lanes ORDER BY id"""
+    known, anew = (database.execute(lanes.format(schema)) for schema in schemas)
+    assert known == anew and len(known) == 4
+    columns = "lane, seq, record_key, patient, ehr_id, snapshot"
+    jobs = f'SELECT {columns} FROM "{{}}".ehr_sync_queue ORDER BY lane, seq'
+    known, anew = (database.execute(jobs.format(schema)) for schema in schemas)
+    assert known == anew and len(known) == (13 if is_kept else 10)
+
+
+async def test_what_was_sent_is_let_go_of_at_once(database: Database) -> None:
+    """And not when the collector comes, which is seldom: a batch takes megabytes."""
+    await migrate(database.dsn, "replicator")
+    feed = Feed(Meanings(jobs_of_clinic()))
+    await feed.add(inserted(100), Lsn(0x100))
+    gc.disable()
+    try:
+        sent = weakref.ref(feed._added)
+        async with connected(database.dsn, "feed", schema="replicator") as storage, storage.transaction():
+            await feed.send(storage)
+        assert sent() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_batch_of_small_transactions_is_kept_in_memory() -> None:
