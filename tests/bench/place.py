@@ -14,13 +14,16 @@ from tests.bench import workload
 #: Sized as a server is that has something to do.
 SETTINGS = {"min_wal_size": "2GB", "max_wal_size": "4GB", "shared_buffers": "1GB"}
 _USED_MB = 1800
+#: All that `shared_buffers` holds.
+_PAGES = (1 << 30) // 8192
 
 
 def wear_in(server: Server) -> None:
     """Give a new server what one has that has run for a while: used log files, to be written into again.
 
     It makes the next one when the last is full; whoever writes just then waits until 16 MB of zeros are on
-    the disk: that is what would be measured.
+    the disk: that is what would be measured. And whoever needs a page of its memory that nobody has used yet
+    waits until the kernel has found and cleared one.
     """
     fill = "SELECT count(pg_catalog.pg_logical_emit_message(false, 'bench', repeat(' ', 1 << 20)))"
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
@@ -29,6 +32,11 @@ def wear_in(server: Server) -> None:
         for _ in range(2):
             admin.execute("CHECKPOINT")
             admin.execute("SELECT pg_catalog.pg_switch_wal()")
+        admin.execute("CREATE UNLOGGED TABLE worn (page text STORAGE plain)")
+        admin.execute(
+            f"INSERT INTO worn SELECT repeat(' ', 8000) FROM pg_catalog.generate_series(1, {_PAGES})"
+        )
+        admin.execute("DROP TABLE worn")
 
 
 @dataclass(frozen=True, slots=True)
