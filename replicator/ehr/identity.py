@@ -6,30 +6,22 @@ machine, asks for the same EHR and the same composition, and the record system i
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from uuid_utils import UUID
+from uuid_utils import uuid5 as hashed
+
 from replicator.wal.lsn import Lsn
 
 #: Under which all of our names are hashed; chosen once, never changed.
-SPACE = bytes.fromhex("5d0c0d2e6a1b4f0f9a55c1d64c8f6d17")
-#: The bits of a UUID that are the name's, and those that say which kind of UUID it is.
-NAMED = 0xFFFFFFFF_FFFF_0FFF_3FFF_FFFFFFFFFFFF
-VERSION_5 = 0x00000000_0000_5000_8000_000000000000
+SPACE = UUID("5d0c0d2e-6a1b-4f0f-9a55-c1d64c8f6d17")
 
 
-def uuid5(space: bytes, name: str) -> str:
+def uuid5(space: UUID, name: str) -> str:
     """The version 5 UUID of a name, as RFC 9562 defines it."""
-    digest = hashlib.sha1(space + name.encode("utf-8"), usedforsecurity=False).digest()
-    text = versioned(digest).hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-
-
-def versioned(digest: bytes) -> bytes:
-    """The version 5 UUID that a hash is."""
-    return (int.from_bytes(digest[:16]) & NAMED | VERSION_5).to_bytes(16)
+    return str(hashed(space, name))
 
 
 def bytes_of(uuid: str) -> bytes:

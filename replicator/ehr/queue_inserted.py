@@ -10,7 +10,6 @@ with the manner of their jobs: they would be half of what is stored.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -18,8 +17,9 @@ from struct import Struct
 from typing import Any, TypeAlias
 
 import orjson
+from uuid_utils import uuid5
 
-from replicator.ehr.identity import NAMED, SPACE, VERSION_5, ehr_id, joined
+from replicator.ehr.identity import SPACE, ehr_id, joined
 from replicator.ehr.job import Operation
 from replicator.ehr.model import Children, RecordMapping, Style, TableMapping
 from replicator.ehr.queue_added import OVERHEAD, Added, Manner, begin, field
@@ -52,20 +52,16 @@ def insertion(mapping: RecordMapping, name: str, columns: Sequence[Column]) -> I
     if table.key[0].name not in names or table.patient.column.name not in names:
         return None
     patient_at = names.index(table.patient.column.name)
-    hashed = hashlib.sha1(
-        SPACE + joined(("composition", mapping.system, table.name)).encode() + b"/", usedforsecurity=False
-    )
+    all_of_table = joined(("composition", mapping.system, table.name))
     priority = table.priority
     manner = Manner.of(table, Operation.CREATE.value, tuple(names))
 
     @lru_cache(maxsize=65_536)
-    def of_patient(patient: object) -> tuple[str, str, Any] | None:
-        """A patient's lane by name, their EHR, and the hash that the names of theirs begin with."""
+    def of_patient(patient: object) -> tuple[str, str, str] | None:
+        """A patient's lane by name, their EHR, and what the names of their compositions begin with."""
         if type(patient) is not str or not patient or not _is_bare(patient):
             return None
-        begun = hashed.copy()
-        begun.update(f"{patient}/".encode())
-        return joined(("patient", patient)), ehr_id(mapping.namespace, patient), begun
+        return joined(("patient", patient)), ehr_id(mapping.namespace, patient), f"{all_of_table}/{patient}/"
 
     run = _runner(columns, names.index(table.key[0].name), patient_at, table, begin(manner.id))
 
@@ -80,7 +76,7 @@ def insertion(mapping: RecordMapping, name: str, columns: Sequence[Column]) -> I
             lane = added.lane(name, patient, ehr, priority)
             if lane.name != name:
                 return None
-            met[patient] = found = lane, lane.jobs, begun.copy
+            met[patient] = found = lane, lane.jobs, begun
             return found
 
         def write(change: Change, after: Iterator[Change], commit_lsn: int) -> Change | None:
@@ -107,9 +103,9 @@ def _runner(
     """
     code = Code()
     use = code.name
-    priority, is_odd = table.priority, "key is None"
+    priority, is_odd = table.priority, "name is None"
     if columns[key_at].type_oid not in _BARE:
-        is_odd += " or '/' in key or '~' in key"
+        is_odd += " or '/' in name or '~' in name"
     heads = [head + field(bytes(length))[:4] for length in range(_KEY_BYTES)]
     return code.function(
         "change, after, known, meet, place",
@@ -120,21 +116,18 @@ def _runner(
             "    kind, relation, _, row, ordinal, _ = change",
             f"    if kind is not {use(Kind.INSERT)} or relation is not of:",
             "        return change, jobs, size",
-            f"    key, patient = row[{key_at}], row[{patient_at}]",
+            f"    name, patient = row[{key_at}], row[{patient_at}]",
             "    found = known(patient) or meet(patient)",
             f"    if found is None or {is_odd}:",
             "        return change, jobs, size",
-            "    key = key.encode()",
+            "    key = name.encode()",
             f"    if {use(len)}(key) >= {_KEY_BYTES}:",
             "        return change, jobs, size",
             f"    snapshot = {use(orjson.dumps)}(row)",
             "    lane, added, begun = found",
-            "    name = begun()",
-            "    name.update(key)",
             f"    job = {use(b''.join)}((",
             f"        {use(heads)}[{use(len)}(key)], key, {_UUID!r},",
-            f"        ({use(int.from_bytes)}(name.digest()[:16], 'big') & {NAMED}",
-            f"         | {VERSION_5}).to_bytes(16, 'big'),",
+            f"        {use(uuid5)}({use(SPACE)}, begun + name).bytes,",
             f"        place, {use(_rest)}(8, ordinal, {use(len)}(snapshot)), snapshot))",
             "    added.append(job)",
             f"    if {priority} <= lane.priority:",

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
+from uuid_utils import UUID
 
 from replicator.database import connected, migrate, pooled
 from replicator.ehr.client import VersionUid
@@ -34,7 +35,7 @@ _MANY, _FEW = 3000, 5
 _BAR_MANY, _BAR_FEW = 10_000, 5000
 _WAITING = 1_000_000
 _SNAPSHOT = json.dumps({f"column_{n}": "some value of a row" for n in range(9)}).encode()
-_SPACE = bytes(16)
+_SPACE = UUID(int=0)
 
 
 def lanes(bench: Bench) -> Iterator[Result]:
