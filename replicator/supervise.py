@@ -46,9 +46,10 @@ from replicator.ehr.columns import read_catalogue
 from replicator.ehr.job import Jobs
 from replicator.ehr.mapping import mapping_of
 from replicator.ehr.model import RecordMapping
-from replicator.ehr.queue import Feed, Meanings, note_manners
+from replicator.ehr.queue import Feed, Meanings
 from replicator.ehr.queue_existing import fill, note_mappings
 from replicator.ehr.queue_found import Finder, asks_others
+from replicator.ehr.queue_noted import note_manners
 from replicator.ehr.used import tables_followed
 from replicator.errors import (
     NewUnready,

@@ -7,19 +7,18 @@ lane numbers become visible in their order, whoever appends: the writer, or an o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
-
-import orjson
-from psycopg.rows import TupleRow
 
 from replicator import queries
 from replicator.database import Connection, rows
 from replicator.ehr.identity import ChangeId
 from replicator.ehr.job import Job, Jobs, Operation
-from replicator.ehr.model import RecordMapping, TableMapping
-from replicator.ehr.queue_added import Added, Manner, Waiting
+from replicator.ehr.model import TableMapping
+from replicator.ehr.queue_added import Added, Manner
+from replicator.ehr.queue_extended import extend
 from replicator.ehr.queue_inserted import Insertion, Write, insertion
+from replicator.ehr.queue_noted import note
 from replicator.wal.lsn import Lsn
 from replicator.wal.messages import Relation
 from replicator.wal.transactions import Change, Kind
@@ -32,8 +31,6 @@ _feed = queries.load("feed")
 
 #: So much is kept back in memory: more than a batch of small transactions comes to.
 _HELD_BYTES = 32 << 20
-#: So many lanes are known to be there, at most.
-_KNOWN = 65_536
 #: Looked up once: an Enum's member takes longer to find than a row to pass.
 _INSERT = Kind.INSERT
 
@@ -146,7 +143,7 @@ class Feed:
             if isinstance(each, Emptied):
                 self._arrived += await _arrive_emptied(connection, each, self._arrived)
             elif each:
-                await _note(connection, each.manners, self._meanings.noted)
+                await note(connection, each.manners, self._meanings.noted)
                 await _copy(connection, _q.append_arrivals, each.counted(self._arrived))
                 self._arrived += len(each)
 
@@ -169,7 +166,7 @@ async def _arrive_emptied(connection: Connection, emptied: Emptied, arrived: int
     table, operation, at = emptied
     await connection.execute(_feed.is_emptied, {"mapping": table.name})
     manner = Manner.of(table, operation.value)
-    await _note(connection, {manner.id: manner})
+    await note(connection, {manner.id: manner})
     values = {
         "mapping": table.name,
         "manner": manner.id,
@@ -192,103 +189,16 @@ async def append(connection: Connection, jobs: Iterable[Job]) -> None:
 async def _append(connection: Connection, added: Added, meanings: Meanings | None = None) -> None:
     if not added:
         return
-    await _note(connection, added.manners, () if meanings is None else meanings.noted)
+    await note(connection, added.manners, () if meanings is None else meanings.noted)
     known = dict[int, int]() if meanings is None else meanings.lanes
-    await _extend(connection, added.lanes, known)
+    await extend(connection, added.lanes, known)
     await _copy(connection, _q.append_jobs, added.numbered())
     if (odd := added.odd()) is not None:
         await _copy(connection, _q.append_odd_jobs, odd)
     await connection.execute(_q.tell)
 
 
-async def _extend(connection: Connection, lanes: dict[int, Waiting], known: dict[int, int]) -> None:
-    """Take the lanes, and let them have so many jobs more."""
-    found = list[TupleRow]()
-    if all([known.get(number) == hash(lane.home) for number, lane in lanes.items()]):
-        await connection.execute(_q.in_order)
-        found = await rows(connection, _q.extend_known_lanes, **_counts(lanes))
-    there = {row[0] for row in found}
-    # Some may have been known from a transaction that was not to be: then none of them are, any more.
-    if rest := {number: lane for number, lane in lanes.items() if number not in there}:
-        if there or len(known) > _KNOWN:
-            known.clear()
-        found += await rows(connection, _q.extend_lanes, **_counts(rest), **_names(rest))
-    for number, appended, is_others in found:
-        lane = lanes[number]
-        lane.before, lane.is_others = appended - len(lane.jobs), is_others
-        if number in rest and lane.ehr is not None and not is_others:
-            known[number] = hash(lane.home)
-
-
-async def note_manners(
-    connection: Connection, mapping: RecordMapping, columns: Mapping[str, Iterable[str]] | None = None
-) -> Collection[int]:
-    """All there can be, committed at once, before any job of them is appended; their numbers.
-
-    Who notes a new one has everybody else who would wait until its transaction ends. For one that is noted
-    nobody waits, so that whoever appends may do so in any order. `columns` are those that tables have; others
-    may come, if a publication has fewer, or once a table is altered.
-    """
-    tables = mapping.tables.values()
-    manners = [Manner.of(table, one.value) for table in tables for one in Operation]
-    for table in tables:
-        if names := tuple((columns or {}).get(table.table, ())):
-            manners.append(Manner.of(table, Operation.CREATE.value, names))
-    await _note(connection, {manner.id: manner for manner in manners})
-    return frozenset([manner.id for manner in manners])
-
-
-async def _note(connection: Connection, manners: dict[int, Manner], noted: Collection[int] = ()) -> None:
-    manners = {number: manners[number] for number in sorted(manners) if number not in noted}
-    if not manners:
-        return
-    *of_all, shapes = zip(*manners.values(), strict=True)
-    tables, mappings, operations, templates, priorities, may_merge = of_all
-    columns = {
-        "ids": list(manners),
-        "tables": list(tables),
-        "mappings": list(mappings),
-        "operations": list(operations),
-        "templates": list(templates),
-        "priorities": list(priorities),
-        "may_merge": list(may_merge),
-        # Arrays of one length only can be elements of another.
-        "columns": [None if shape is None else orjson.dumps(shape).decode() for shape in shapes],
-    }
-    await connection.execute(_q.note_manners, columns)
-
-
 async def _copy(connection: Connection, query: bytes, blocks: Iterable[bytes]) -> None:
     async with connection.cursor().copy(query) as copy:
         for block in blocks:
             await copy.write(block)
-
-
-def _names(lanes: dict[int, Waiting]) -> dict[str, str]:
-    """Arrays as Postgres reads them: the driver would look at each element twice."""
-    found = list(lanes.values())
-    return {
-        "names": array_of([quoted(lane.name) for lane in found]),
-        "patients": array_of(["NULL" if lane.patient is None else quoted(lane.patient) for lane in found]),
-        "ehrs": array_of([lane.ehr or "NULL" for lane in found]),
-    }
-
-
-def _counts(lanes: dict[int, Waiting]) -> dict[str, str]:
-    found = list(lanes.values())
-    return {
-        "ids": array_of([str(lane.id) for lane in found]),
-        "jobs": array_of([str(len(lane.jobs)) for lane in found]),
-        "priorities": array_of([str(lane.priority) for lane in found]),
-        "urgent": array_of([str(lane.urgent_upto) for lane in found]),
-    }
-
-
-def array_of(elements: list[str]) -> str:
-    return f"{{{','.join(elements)}}}"
-
-
-def quoted(text: str) -> str:
-    if "\\" in text or '"' in text:
-        text = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{text}"'

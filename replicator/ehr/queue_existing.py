@@ -26,8 +26,9 @@ from replicator.config import Config
 from replicator.database import Connection, connected, pooled, rows
 from replicator.ehr.job import Job, Jobs
 from replicator.ehr.model import RecordMapping, Style, TableMapping
-from replicator.ehr.queue import append, array_of
+from replicator.ehr.queue import append
 from replicator.ehr.queue_added import lane_id
+from replicator.ehr.queue_extended import array_of
 from replicator.ehr.queue_found import Finder
 from replicator.ehr.queue_rebuilt import position_before
 from replicator.errors import Unavailable

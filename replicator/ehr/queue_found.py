@@ -14,7 +14,7 @@ from psycopg import sql
 from replicator.database import Connect
 from replicator.ehr.job import Job, Jobs
 from replicator.ehr.model import Children, RecordMapping
-from replicator.ehr.queue import array_of, quoted
+from replicator.ehr.queue_extended import array_of, quoted
 from replicator.wal.lsn import Lsn
 from replicator.wal.transactions import Change
 

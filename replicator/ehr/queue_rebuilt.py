@@ -17,8 +17,9 @@ from replicator import queries
 from replicator.database import Connection, rows
 from replicator.ehr.deliver_read import texts_of
 from replicator.ehr.job import Jobs
-from replicator.ehr.queue import Feed, Meanings, note_manners
+from replicator.ehr.queue import Feed, Meanings
 from replicator.ehr.queue_found import Finder
+from replicator.ehr.queue_noted import note_manners
 from replicator.errors import ConfigError, Unavailable
 from replicator.marks import mark
 from replicator.wal.lsn import Lsn

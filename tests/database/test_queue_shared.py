@@ -12,8 +12,9 @@ from replicator import queries
 from replicator.database import Connect, connected, rows
 from replicator.ehr.job import Job, Jobs
 from replicator.ehr.lanes_taken import Lanes
-from replicator.ehr.queue import Feed, Meanings, append, note_manners
+from replicator.ehr.queue import Feed, Meanings, append
 from replicator.ehr.queue_added import lane_id
+from replicator.ehr.queue_noted import note_manners
 from replicator.wal.lsn import Lsn
 from replicator.wal.messages import Column, Relation
 from replicator.wal.transactions import Change, Kind
