@@ -67,7 +67,8 @@ UPDATE ehr_existing SET emptied = emptied + 1 WHERE mapping = %(mapping)s::text
 -- waits, what has arrived in this transaction, and what the record holds. It says what the newest one said.
 WITH fed AS (
     SELECT DISTINCT ON (composition_id) * FROM (
-        SELECT 0 AS turn, lane, seq, record_key, operation, patient, ehr_id, composition_id, snapshot
+        SELECT 0 AS turn, lane, seq, record_key, operation, patient, ehr_id, composition_id,
+               CASE WHEN %(operation)s::text = 'mark' THEN snapshot END AS snapshot
         FROM ehr_sync_queue_open WHERE mapping = %(mapping)s::text AND composition_id IS NOT NULL
         UNION ALL
         SELECT 1, a.lane, a.seq, a.record_key, m.operation, nullif(a.patient, ''), a.ehr_id, a.composition_id,

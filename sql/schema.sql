@@ -369,8 +369,10 @@ CREATE INDEX ehr_jobs_done_at ON ehr_jobs_done USING brin (finished_at);
 
 -- What a row said, as JSON, column → text; where its columns are not said with it, they are these.
 CREATE FUNCTION ehr_row(snapshot text, columns text[]) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE WHEN columns IS NULL THEN snapshot
+RETURN CASE WHEN columns IS NULL OR snapshot IS NULL THEN snapshot
             ELSE json_object(columns, ARRAY(SELECT json_array_elements_text(snapshot::json)))::text END;
+-- Who may read the view may do this, also where functions are not everybody's: it knows nothing by itself.
+GRANT EXECUTE ON FUNCTION ehr_row(text, text[]) TO PUBLIC;
 
 -- Every job that waits, with all that is known of it.
 CREATE VIEW ehr_sync_queue_open AS

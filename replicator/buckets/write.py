@@ -70,6 +70,7 @@ class Feed(Protocol):
     async def add(self, changes: Sequence[Change], commit_lsn: Lsn) -> None: ...
     async def spill(self, connection: Connection) -> None: ...
     async def send(self, connection: Connection) -> None: ...
+    def kept(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +314,8 @@ class Batch:
             raise _replaced(str(writer.key["slot"]))
         mark("appended", lsn=after.lsn, op_id=after.op_id, rows=self.rows)
         await connection.execute(b"COMMIT")
+        if self._feed is not None:
+            self._feed.kept()
         writer.checkpoint = after
         mark("stored", lsn=after.lsn, op_id=after.op_id, rows=self.rows)
         then(after)

@@ -16,7 +16,7 @@ from replicator.ehr.identity import ChangeId
 from replicator.ehr.job import Job, Jobs, Operation
 from replicator.ehr.model import TableMapping
 from replicator.ehr.queue_added import Added, Manner
-from replicator.ehr.queue_extended import extend
+from replicator.ehr.queue_extended import Stored, extend
 from replicator.ehr.queue_inserted import Insertion, Write, insertion
 from replicator.ehr.queue_noted import note
 from replicator.wal.lsn import Lsn
@@ -47,10 +47,8 @@ class Meanings:
     """A mapping, and what the tables it has met may mean: for one feed after another."""
 
     def __init__(self, jobs: Jobs, finder: Finder | None = None, noted: Collection[int] = ()) -> None:
-        """`noted`: the manners that storage is known to have."""
-        self.jobs, self.finder, self.noted = jobs, finder, noted
-        #: By number, a hash of whose they are: lanes that storage has for the patient and EHR that we know.
-        self.lanes: dict[int, int] = {}
+        """`noted`: the numbers of manners that storage has."""
+        self.jobs, self.finder, self.stored = jobs, finder, Stored(noted)
         #: By oid.
         self._known: dict[int, Known] = {}
 
@@ -86,6 +84,8 @@ class Feed:
         self._begin()
         #: What stands before those.
         self._before: list[Added | Emptied] = []
+        #: What storage has as well, once these are committed.
+        self._manners, self._lanes = set[int](), dict[int, int]()
         self._arrived = 0
 
     @property
@@ -143,7 +143,8 @@ class Feed:
             if isinstance(each, Emptied):
                 self._arrived += await _arrive_emptied(connection, each, self._arrived)
             elif each:
-                await note(connection, each.manners, self._meanings.noted)
+                await note(connection, each.manners, self._meanings.stored.manners)
+                self._manners.update(each.manners)
                 await _copy(connection, _q.append_arrivals, each.counted(self._arrived))
                 self._arrived += len(each)
 
@@ -152,7 +153,8 @@ class Feed:
         if not self._arrived and not self._before:
             added = self._added
             self._begin()
-            await _append(connection, added, self._meanings)
+            self._lanes = await _append(connection, added, self._meanings.stored)
+            self._manners.update(added.manners)
             return
         await self.spill(connection)
         if not self._arrived:
@@ -160,6 +162,10 @@ class Feed:
         await connection.execute(_q.take_in)
         await connection.execute(_q.clear_arrivals)
         await connection.execute(_q.tell)
+
+    def kept(self) -> None:
+        """What was sent is committed: others may go on with it."""
+        self._meanings.stored.add(self._manners, self._lanes)
 
 
 async def _arrive_emptied(connection: Connection, emptied: Emptied, arrived: int) -> int:
@@ -183,19 +189,20 @@ async def append(connection: Connection, jobs: Iterable[Job]) -> None:
     added = Added()
     for job in jobs:
         added.add(job)
-    await _append(connection, added)
+    await _append(connection, added, Stored())
 
 
-async def _append(connection: Connection, added: Added, meanings: Meanings | None = None) -> None:
+async def _append(connection: Connection, added: Added, stored: Stored) -> dict[int, int]:
+    """The lanes of these that are new to us."""
     if not added:
-        return
-    await note(connection, added.manners, () if meanings is None else meanings.noted)
-    known = dict[int, int]() if meanings is None else meanings.lanes
-    await extend(connection, added.lanes, known)
+        return {}
+    await note(connection, added.manners, stored.manners)
+    lanes = await extend(connection, added.lanes, stored.lanes)
     await _copy(connection, _q.append_jobs, added.numbered())
     if (odd := added.odd()) is not None:
         await _copy(connection, _q.append_odd_jobs, odd)
     await connection.execute(_q.tell)
+    return lanes
 
 
 async def _copy(connection: Connection, query: bytes, blocks: Iterable[bytes]) -> None:

@@ -5,38 +5,58 @@ A lane that is new to us is described to storage. One that we have met is only c
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 from psycopg.rows import TupleRow
 
 from replicator import queries
 from replicator.database import Connection, rows
 from replicator.ehr.queue_added import Waiting
+from replicator.errors import Unavailable
 
 _q = queries.load("queue")
 
-#: So many lanes are known to be there, at most.
+#: So many lanes are known to be there, about.
 _KNOWN = 65_536
 
 
-async def extend(connection: Connection, lanes: dict[int, Waiting], known: dict[int, int]) -> None:
+class Stored:
+    """What storage is known to have, because it was committed."""
+
+    def __init__(self, manners: Collection[int] = ()) -> None:
+        self.manners = set(manners)
+        #: By number, a hash of whose they are: lanes for the patient and the EHR that we know them for.
+        self.lanes: dict[int, int] = {}
+
+    def add(self, manners: Collection[int], lanes: Mapping[int, int]) -> None:
+        self.manners.update(manners)
+        if len(self.lanes) > _KNOWN:
+            self.lanes.clear()
+        self.lanes.update(lanes)
+
+
+async def extend(connection: Connection, lanes: dict[int, Waiting], known: dict[int, int]) -> dict[int, int]:
     """Take the lanes, and let them have so many jobs more.
 
-    `known`: by number, a hash of whose they are, those that storage has for the patient and EHR that we know.
+    `known` are those that storage is known to have. Answers which others are, once this is committed.
     """
     found = list[TupleRow]()
     if all([known.get(number) == hash(lane.home) for number, lane in lanes.items()]):
         await connection.execute(_q.in_order)
         found = await rows(connection, _q.extend_known_lanes, **_counts(lanes))
     there = {row[0] for row in found}
-    # Some may have been known from a transaction that was not to be: then none of them are, any more.
-    if rest := {number: lane for number, lane in lanes.items() if number not in there}:
-        if there or len(known) > _KNOWN:
-            known.clear()
-        found += await rows(connection, _q.extend_lanes, **_counts(rest), **_names(rest))
+    if there and len(there) < len(lanes):
+        # To take the others now would be to take them out of their order.
+        raise Unavailable("lanes are gone that were in storage", "Beginning again with those that are there.")
+    new = dict[int, int]()
+    if not there:
+        found = await rows(connection, _q.extend_lanes, **_counts(lanes), **_names(lanes))
     for number, appended, is_others in found:
         lane = lanes[number]
         lane.before, lane.is_others = appended - len(lane.jobs), is_others
-        if number in rest and lane.ehr is not None and not is_others:
-            known[number] = hash(lane.home)
+        if number not in there and lane.ehr is not None and not is_others:
+            new[number] = hash(lane.home)
+    return new
 
 
 def _names(lanes: dict[int, Waiting]) -> dict[str, str]:

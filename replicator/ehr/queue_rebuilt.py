@@ -60,6 +60,7 @@ async def rebuild(
                 await feed.add(changes, at)
                 async with storage.transaction():
                     await feed.send(storage)
+                feed.kept()
                 count += len(changes)
                 mark("rebuilding", table=name, rows=count)
     said = {"who": who, "action": "rebuild", "why": why, "lanes": [None], "seqs": [None]}

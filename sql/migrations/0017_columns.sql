@@ -17,8 +17,10 @@ END $$;
 ALTER TABLE ehr_manners ADD COLUMN columns text[];
 
 CREATE FUNCTION ehr_row(snapshot text, columns text[]) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE WHEN columns IS NULL THEN snapshot
+RETURN CASE WHEN columns IS NULL OR snapshot IS NULL THEN snapshot
             ELSE json_object(columns, ARRAY(SELECT json_array_elements_text(snapshot::json)))::text END;
+-- Who may read the view may do this, also where functions are not everybody's: it knows nothing by itself.
+GRANT EXECUTE ON FUNCTION ehr_row(text, text[]) TO PUBLIC;
 
 CREATE OR REPLACE VIEW ehr_sync_queue_open AS
 SELECT j.lane, j.seq, m.source_table, m.mapping, j.record_key, m.operation,

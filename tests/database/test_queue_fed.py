@@ -6,18 +6,21 @@ import asyncio
 import gc
 import json
 import weakref
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 
-from replicator.database import connected, migrate, pooled
+from replicator.database import Connection, connected, migrate, pooled
 from replicator.ehr.columns import computed, read_catalogue
 from replicator.ehr.job import Jobs
 from replicator.ehr.mapping import parse_mapping
 from replicator.ehr.queue import Feed, Meanings
-from replicator.ehr.queue_added import lane_id
+from replicator.ehr.queue_added import Manner, lane_id
 from replicator.ehr.queue_found import Finder
+from replicator.ehr.queue_noted import note
 from replicator.ehr.used import expressions
+from replicator.errors import Unavailable
 from replicator.wal.lsn import Lsn
 from replicator.wal.messages import Column, Relation
 from replicator.wal.transactions import Change, Kind
@@ -77,8 +80,8 @@ async def test_a_transaction_too_large_for_memory_is_appended_as_any_other(
         database.allow_storage(schema)
         await migrate(database.dsn, schema)
     monkeypatch.setattr("replicator.ehr.queue._HELD_BYTES", 10_000)
-    meanings = Meanings(jobs_of_clinic())
     for schema in ("spilled", "held"):
+        meanings = Meanings(jobs_of_clinic())
         async with connected(database.dsn, "feed", schema=schema) as storage:
             for lsn in (Lsn(0x100), Lsn(0x200)):
                 async with storage.transaction():
@@ -99,7 +102,7 @@ async def test_a_transaction_too_large_for_memory_is_appended_as_any_other(
 
 @pytest.mark.parametrize("is_kept", [True, False], ids=["stored", "rolled back"])
 async def test_lanes_that_were_met_go_on_as_any_others(database: Database, is_kept: bool) -> None:
-    """One that is known to be there is not described to storage again; unless it is not there after all."""
+    """One that is known to be there is not described to storage again."""
     schemas = ("known", "met anew")
     meanings = {schema: Meanings(jobs_of_clinic()) for schema in schemas}
     for schema in schemas:
@@ -121,13 +124,15 @@ async def test_lanes_that_were_met_go_on_as_any_others(database: Database, is_ke
                 feed = Feed(meanings[schema])
                 await feed.add(changes, lsn)
                 await feed.send(storage)
+            if batch != 1 or is_kept:
+                feed.kept()
             if batch == 2:  # Somebody has worked meanwhile.
                 database.execute(
                     f"""UPDATE "{schema}".ehr_lanes
                     SET done_upto = appended, state = 'idle', priority = 7, due_at = '2026-01-01'
                     WHERE name = 'patient/pa'"""
                 )
-    assert len(meanings["known"].lanes) == 4
+    assert len(meanings["known"].stored.lanes) == 4
     lanes = """SELECT name, patient, own_ehr_id, appended, state, priority, urgent_upto, due_at > '2026-01-02'
                FROM "{}".ehr_lanes ORDER BY id"""
     known, anew = (database.execute(lanes.format(schema)) for schema in schemas)
@@ -136,6 +141,65 @@ async def test_lanes_that_were_met_go_on_as_any_others(database: Database, is_ke
     jobs = f'SELECT {columns} FROM "{{}}".ehr_sync_queue ORDER BY lane, seq'
     known, anew = (database.execute(jobs.format(schema)) for schema in schemas)
     assert known == anew and len(known) == (13 if is_kept else 10)
+
+
+async def test_lanes_that_somebody_has_removed_are_not_gone_on_with(database: Database) -> None:
+    """Lanes are taken in their order, and that one is missing is found out when others have been taken."""
+    await migrate(database.dsn, "replicator")
+    meanings = Meanings(jobs_of_clinic())
+    change = inserted(1)[0]
+
+    async def feed(lsn: int) -> None:
+        one = Feed(meanings)
+        rows = [(f"{lsn}-{patient}", patient, "70", AT, "t") for patient in "ab"]
+        await one.add([change._replace(new=row) for row in rows], Lsn(lsn))
+        async with connected(database.dsn, "feed", schema="replicator") as storage, storage.transaction():
+            await one.send(storage)
+        one.kept()
+
+    await feed(0x100)
+    database.execute("DELETE FROM replicator.ehr_lanes WHERE patient = 'b'")
+    with pytest.raises(Unavailable, match="lanes are gone"):
+        await feed(0x200)
+    assert database.execute("SELECT max(commit_lsn)::text FROM replicator.ehr_jobs") == [("0/100",)]
+
+
+async def test_a_manner_that_is_new_is_noted_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with every batch: who notes one has others wait who would."""
+    await migrate(database.dsn, "replicator")
+    meanings, noted = Meanings(jobs_of_clinic()), list[int]()
+
+    async def told(connection: Connection, manners: dict[int, Manner], known: Collection[int] = ()) -> None:
+        noted.append(len(manners.keys() - set(known)))
+        await note(connection, manners, known)
+
+    monkeypatch.setattr("replicator.ehr.queue.note", told)
+    async with connected(database.dsn, "feed", schema="replicator") as storage:
+        for number in (1, 2, 3):
+            async with storage.transaction():
+                feed = Feed(meanings)
+                await feed.add(inserted(2)[1:], Lsn(0x100 * number))
+                if number == 1:
+                    await feed.spill(storage)
+                await feed.send(storage)
+            feed.kept()
+    assert noted == [1, 0, 0]
+
+
+async def test_a_row_whose_text_was_erased_is_still_shown(database: Database) -> None:
+    """And does not keep anybody from the others."""
+    await migrate(database.dsn, "replicator")
+    async with connected(database.dsn, "feed", schema="replicator") as storage, storage.transaction():
+        feed = Feed(Meanings(jobs_of_clinic()))
+        await feed.add(inserted(2), Lsn(0x100))
+        await feed.send(storage)
+    database.execute("UPDATE replicator.ehr_jobs SET snapshot = NULL WHERE record_key = '1'")
+    found = database.execute(
+        "SELECT record_key, snapshot::json ->> 'rate' FROM replicator.ehr_sync_queue ORDER BY 1"
+    )
+    assert found == [("0", "70"), ("1", None)]
 
 
 async def test_what_was_sent_is_let_go_of_at_once(database: Database) -> None:
