@@ -5,11 +5,15 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 
 import psycopg
 import pytest
 
+from tests.fixtures import room
 from tests.fixtures.postgres import Cluster, Database, MakeDatabase, Server
+from tests.fixtures.servers import Found, place_for_data
 
 
 def databases(server: Cluster) -> set[str]:
@@ -76,6 +80,27 @@ def test_a_template_is_built_once_and_copied(server: Cluster, make_database: Mak
         copy = make_database(template=names.copy().pop())
         assert copy.execute("SELECT n FROM t") == [(7,)]
         copy.execute("DROP TABLE t")
+
+
+def test_tables_are_in_memory_where_there_is_enough_and_go_with_who_made_them(
+    pg: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if pg.binaries is None:
+        pytest.skip("nothing is known of where a given server keeps its tables")
+    monkeypatch.setattr(room, "MEMORY", place_for_data())
+    monkeypatch.setattr(room, "ENOUGH", 0)
+    with pg.open() as dsn, closing(Cluster(pg.version, dsn)) as cluster:
+        name = cluster.create()
+        with psycopg.connect(dsn(name)) as connection:
+            asked = "SELECT pg_tablespace_location(dattablespace) FROM pg_database WHERE datname = %s"
+            ((folder,),) = connection.execute(asked, [name]).fetchall()
+        assert Path(folder).parent == place_for_data() and Path(folder).is_dir()
+        cluster.drop(name)
+    assert not Path(folder).exists()
+    monkeypatch.setattr(room, "ENOUGH", 1 << 60)
+    with room.room_in_memory(pg.binaries) as found:
+        assert found is None
+    assert room.spare(Path("/nowhere")) == 0
 
 
 def test_a_server_of_ones_own_has_its_settings_and_databases(
