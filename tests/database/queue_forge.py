@@ -1,8 +1,8 @@
 """A configuration → workers one after another, each in a fork that may be killed at one of its marks.
 
-`python -m tests.database.queue_forge CONFIG LEASE` reads one order a line, `[mark, nth]` or `null`, and
-answers each with how that worker ended: -9 if it was killed, 0 if it came to the end of the queue. A mark of
-"" is any. Everything is imported once, so that a thousand workers cost little more than what they do.
+`forge` reads one order a line, `[mark, nth]` or `null`, and answers each with how that worker ended: -9 if it
+was killed, 0 if it came to the end of the queue. A mark of "" is any. It is forked from what has imported
+everything, so that a thousand workers cost little more than what they do.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,6 +24,7 @@ from replicator.database import connected
 from replicator.ehr.mapping import load_mapping
 from replicator.ehr.pace import Pace
 from replicator.work import run_work
+from tests.fixtures.forks import Forked
 
 #: A mark's name, and which of that name.
 At = tuple[str, int]
@@ -34,8 +34,14 @@ class Forge:
     """The process that forks them, as a test sees it."""
 
     def __init__(self, config: Path, lease_s: float) -> None:
-        argv = [sys.executable, "-m", __name__, str(config), str(lease_s)]
-        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        orders, self._orders = os.pipe()
+        self._answers, answers = os.pipe()
+        word = json.dumps([str(config), lease_s])
+        try:
+            self._process = Forked(forge, word, os.environ, 1, 2, [orders, answers])
+        finally:
+            os.close(orders)
+            os.close(answers)
 
     def __enter__(self) -> Self:
         return self
@@ -43,16 +49,14 @@ class Forge:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.stdout.close()
+        os.close(self._orders)
+        os.close(self._answers)
         self._process.wait(60)
 
     def work(self, kill_at: At | None = None) -> int:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps(kill_at) + "\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
+        os.write(self._orders, json.dumps(kill_at).encode() + b"\n")
+        # As short as the order before it, so that it comes whole.
+        return int(os.read(self._answers, 100))
 
     def work_through(self, chance: random.Random, within: int, most: int) -> int:
         """Work, killed where chance will have it until it comes to the end, or so often; then once in peace.
@@ -98,21 +102,21 @@ async def _work(config: Config, lease_s: float) -> None:
     await waiting
 
 
-def main(path: str, lease_s: str) -> None:
+def forge(word: str, passed: Sequence[int]) -> None:
+    path, lease_s = json.loads(word)
+    orders, answers = passed
     config = load(Path(path), os.environ)
-    for line in sys.stdin:
-        order = json.loads(line)
-        if (pid := os.fork()) == 0:
-            if order is not None:
-                _kill_at(*order)
-            try:
-                asyncio.run(_work(config, float(lease_s)))
-                os._exit(0)
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    with open(orders) as lines:
+        for line in lines:
+            order = json.loads(line)
+            if (pid := os.fork()) == 0:
+                if order is not None:
+                    _kill_at(*order)
+                try:
+                    asyncio.run(_work(config, lease_s))
+                    os._exit(0)
+                except BaseException:
+                    traceback.print_exc()
+                    os._exit(1)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            os.write(answers, f"{code}\n".encode())
