@@ -13,6 +13,8 @@ from tests.fixtures.children import StartChild
 from tests.fixtures.postgres import Database
 from tests.fixtures.tokens import token as token_of
 
+pytestmark = pytest.mark.migrated
+
 DIAGNOSTICS = "/api/admin/v1/diagnostics"
 POSTS = [
     DIAGNOSTICS,

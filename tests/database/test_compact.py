@@ -22,6 +22,8 @@ from tests.database.test_read_bucket import BUCKET, Client, History, lent, stora
 from tests.fixtures.postgres import Database
 from tests.oracle.tight import bounded
 
+pytestmark = pytest.mark.migrated
+
 _retire = queries.load("retire")
 
 #: Few ops meet every bound.

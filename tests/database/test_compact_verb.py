@@ -20,6 +20,8 @@ from tests.database.clinics import configure
 from tests.fixtures.postgres import Database
 from tests.fixtures.signals import Signals
 
+pytestmark = pytest.mark.migrated
+
 #: One bucket with much that is dead, one with as many ops and little of it, and one with hardly any ops.
 _FILLED = """
 WITH named AS (

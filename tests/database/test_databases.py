@@ -103,6 +103,15 @@ def test_tables_are_in_memory_where_there_is_enough_and_go_with_who_made_them(
     assert room.spare(Path("/nowhere")) == 0
 
 
+@pytest.mark.migrated
+def test_a_migrated_one_has_a_storage_with_nothing_in_it(database: Database) -> None:
+    """As the role that is tested has made it, and may go on with it."""
+    with psycopg.connect(database.dsn) as connection:
+        assert connection.execute("SELECT count(*) FROM replicator.migrations").fetchone() != (0,)
+        assert connection.execute("SELECT count(*) FROM replicator.ops").fetchone() == (0,)
+        connection.execute("DROP SCHEMA replicator CASCADE")
+
+
 def test_a_server_of_ones_own_has_its_settings_and_databases(
     own_server: Callable[..., Server], make_database: MakeDatabase
 ) -> None:

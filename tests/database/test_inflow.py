@@ -21,6 +21,8 @@ from replicator.rules.model import Put
 from replicator.wal.lsn import Lsn
 from tests.fixtures.postgres import Database
 
+pytestmark = pytest.mark.migrated
+
 
 @asynccontextmanager
 async def storage(database: Database) -> AsyncIterator[Connection]:

@@ -17,6 +17,8 @@ from replicator.rules.model import Put
 from replicator.wal.lsn import Lsn
 from tests.fixtures.postgres import Database
 
+pytestmark = pytest.mark.migrated
+
 NAMES = [f'1#b["{number}"]' for number in range(40)]
 
 

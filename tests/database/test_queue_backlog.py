@@ -24,6 +24,8 @@ from replicator.wal.lsn import Lsn
 from replicator.work import Worker
 from tests.fixtures.postgres import Database
 
+pytestmark = pytest.mark.migrated
+
 _PATIENTS, _AT_ONCE, _BATCH = 500, 32, 5000
 #: Probes of a server that is away, before it comes back.
 _PROBES = 8

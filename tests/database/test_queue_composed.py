@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 from replicator.config import load
 from replicator.database import migrate
@@ -20,6 +21,8 @@ from tests.database.queued import sandbox_with_template
 from tests.fixtures.children import StartChild
 from tests.fixtures.least import restrict
 from tests.fixtures.postgres import Database
+
+pytestmark = pytest.mark.migrated
 
 _MAPPING = """\
 system: clinic

@@ -17,6 +17,8 @@ from tests.database.queued import Clinic, Worker, delivered, held, reading, sand
 from tests.fixtures.postgres import Database
 from tests.fixtures.signals import Signals
 
+pytestmark = pytest.mark.migrated
+
 HOUR = 3600.0
 
 

@@ -28,6 +28,8 @@ from tests.database.queued import (
 from tests.fixtures.postgres import Database
 from tests.fixtures.signals import Signals
 
+pytestmark = pytest.mark.migrated
+
 
 @pytest.fixture
 async def sandbox(database: Database) -> AsyncIterator[Sandbox]:

@@ -18,6 +18,8 @@ from tests.database.feeding import deliver
 from tests.database.queued import AT, NAMES, prepared
 from tests.fixtures.postgres import Database
 
+pytestmark = pytest.mark.migrated
+
 _MAPPING = """\
 system: clinic
 namespace: clinic

@@ -29,6 +29,8 @@ from tests.fixtures.children import StartChild
 from tests.fixtures.least import restrict
 from tests.fixtures.postgres import Database
 
+pytestmark = pytest.mark.migrated
+
 _MAPPING = """\
 system: clinic
 namespace: clinic

@@ -33,7 +33,7 @@ from tests.fixtures.children import StartChild
 from tests.fixtures.postgres import Database
 from tests.fixtures.signals import Signals
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.migrated]
 
 _LEASE_S = 0.5
 

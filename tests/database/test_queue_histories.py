@@ -21,6 +21,8 @@ from tests.database.feeding import deliver
 from tests.database.queued import prepared
 from tests.fixtures.postgres import Database
 
+pytestmark = pytest.mark.migrated
+
 _MAPPING = """\
 system: clinic
 namespace: clinic

@@ -26,7 +26,7 @@ from tests.database.queued import (
 from tests.fixtures.children import StartChild
 from tests.fixtures.postgres import Database
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.migrated]
 
 #: Short, because the one that takes over has to wait for its end.
 _LEASE_S = 0.5

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 
+import pytest
+
 from replicator.database import Connect, connected
 from replicator.ehr.client import VersionUid
 from replicator.ehr.deliver import End
@@ -15,6 +17,8 @@ from replicator.ehr.queue import append
 from replicator.ehr.retry import Hold, Retry
 from tests.database.queued import Clinic, left, reading
 from tests.fixtures.postgres import Database
+
+pytestmark = pytest.mark.migrated
 
 HOUR = 3600.0
 

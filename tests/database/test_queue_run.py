@@ -16,6 +16,8 @@ from tests.fixtures.children import StartChild
 from tests.fixtures.least import restrict
 from tests.fixtures.postgres import Database
 
+pytestmark = pytest.mark.migrated
+
 _RULES = "bucket_definitions: {all: {data: [SELECT * FROM readings]}}"
 #: Loaded into a process before anything else, it moves every clock that Python knows.
 _OTHER_CLOCK = """\

@@ -8,6 +8,8 @@ from replicator.database import Connect
 from replicator.ehr.lanes_seats import Seats
 from replicator.ehr.pace import Pace
 
+pytestmark = pytest.mark.migrated
+
 URL = "http://record.example"
 
 

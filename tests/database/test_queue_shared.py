@@ -31,6 +31,8 @@ from tests.database.queued import (
 from tests.database.test_queue_lanes import done
 from tests.fixtures.postgres import Database
 
+pytestmark = pytest.mark.migrated
+
 _feed = queries.load("feed")
 
 #: Patients whose lanes have the same number: seven thousand million hashes were tried to find them.

@@ -25,6 +25,8 @@ from tests.fixtures.postgres import Database
 from tests.fixtures.signals import Signals
 from tests.serve.test_tls import certify
 
+pytestmark = pytest.mark.migrated
+
 
 @pytest.fixture
 async def sandbox(database: Database) -> AsyncIterator[Sandbox]:

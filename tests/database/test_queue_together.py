@@ -37,6 +37,8 @@ from tests.database.queued import (
 from tests.fixtures.postgres import Database
 from tests.fixtures.signals import Signals
 
+pytestmark = pytest.mark.migrated
+
 ATOMIC = MAPPING.replace("ctx:", "atomic: true\ncommitter: Clinic gateway\nctx:", 1)
 #: One table's changes come each for itself.
 MIXED = ATOMIC.replace("  merging:\n", "  merging:\n    atomic: false\n")

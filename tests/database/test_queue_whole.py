@@ -18,6 +18,8 @@ from tests.fixtures.children import StartChild
 from tests.fixtures.least import restrict
 from tests.fixtures.postgres import Database
 
+pytestmark = pytest.mark.migrated
+
 #: A patient, and one of their rows.
 Record = tuple[str, str]
 #: What each record has been told, one version after another; None for its deletion.

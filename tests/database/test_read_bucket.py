@@ -7,12 +7,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
+import pytest
+
 from replicator import queries
 from replicator.buckets.model import Op, OpId, Told
 from replicator.buckets.read import read_bucket, told, totals
 from replicator.database import Connect, Connection, connected, migrate
 from replicator.database import rows as as_rows
 from tests.fixtures.postgres import Database
+
+pytestmark = pytest.mark.migrated
 
 BUCKET = 'mine["u1"]'
 _INSERT = "INSERT INTO ops VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"

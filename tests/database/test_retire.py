@@ -24,6 +24,8 @@ from tests.fixtures.postgres import Connection as Plain
 from tests.fixtures.postgres import Database
 from tests.oracle.tight import bounded
 
+pytestmark = pytest.mark.migrated
+
 _SLOT = "s"
 _RULES = {
     "bucket_definitions": {

@@ -19,6 +19,8 @@ from replicator.wal.transactions import Change, Kind
 from tests.fixtures.postgres import Database
 from tests.oracle.tight import bounded
 
+pytestmark = pytest.mark.migrated
+
 SLOT = "s"
 LETTERS = Relation(
     7, "public", "letters", "d", tuple(Column(n, 25, -1, n == "id") for n in ("id", "note", "scan"))

@@ -16,6 +16,8 @@ from tests.fixtures.children import Child, StartChild
 from tests.fixtures.postgres import Database
 from tests.fixtures.tokens import token as token_of
 
+pytestmark = pytest.mark.migrated
+
 
 @pytest.fixture
 async def clinic(database: Database, tmp_path: Path, children: StartChild) -> AsyncIterator[Served]:

@@ -21,6 +21,8 @@ from tests.fixtures.children import StartChild
 from tests.fixtures.postgres import Database
 from tests.fixtures.tokens import token as token_of
 
+pytestmark = pytest.mark.migrated
+
 TABLES = """
 CREATE TABLE notes (id text PRIMARY KEY, owner text, body text);
 CREATE TABLE checkpoints (user_id text, client_id text, checkpoint bigint, PRIMARY KEY (user_id, client_id));

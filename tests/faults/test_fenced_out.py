@@ -10,7 +10,7 @@ from tests.faults.weather import Weather, backends, wait_until
 from tests.fixtures.children import StartChild
 from tests.fixtures.postgres import Database
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.migrated]
 
 
 @pytest.mark.parametrize("at", ["appended", "stored"])

@@ -12,7 +12,7 @@ from tests.fixtures.children import StartChild
 from tests.fixtures.postgres import Database
 from tests.oracle.tight import TIGHT
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.migrated]
 
 TABLES = """
 CREATE TABLE visits (ward text, id integer, patient text, note text, PRIMARY KEY (ward, id));

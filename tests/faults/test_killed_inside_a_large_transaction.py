@@ -10,7 +10,7 @@ from tests.faults.weather import Weather, wait_until
 from tests.fixtures.children import StartChild
 from tests.fixtures.postgres import Database
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.migrated]
 
 _ROWS = 500_000
 _MEMORY_MB = 200

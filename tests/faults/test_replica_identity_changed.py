@@ -12,7 +12,7 @@ from tests.fixtures.children import StartChild
 from tests.fixtures.postgres import Database
 from tests.oracle.tight import TIGHT
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.migrated]
 
 TABLES = """
 CREATE SEQUENCE ids START 1000;

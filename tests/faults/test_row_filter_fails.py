@@ -10,7 +10,7 @@ from tests.faults.clinic import Clinic, rules_over
 from tests.fixtures.children import StartChild
 from tests.fixtures.postgres import Database
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.migrated]
 
 TABLES = """
 CREATE TABLE visits (id integer PRIMARY KEY, patient text, y integer, m integer, d integer);

@@ -11,6 +11,8 @@ from tests.faults.clinic import Clinic, rules_over
 from tests.fixtures.children import StartChild
 from tests.fixtures.postgres import Database
 
+pytestmark = pytest.mark.migrated
+
 _NEWEST = """
 SELECT object_id, (data::json) ->> 'text' FROM (
     SELECT DISTINCT ON (object_id) * FROM replicator.history ORDER BY object_id, op_id DESC) AS newest

@@ -12,7 +12,7 @@ from tests.fixtures.children import Child, StartChild
 from tests.fixtures.postgres import Database
 from tests.oracle.tight import TIGHT
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.migrated]
 
 TABLES = """
 CREATE TABLE visits (id integer PRIMARY KEY, patient text, doctor text);

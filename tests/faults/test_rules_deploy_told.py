@@ -18,7 +18,7 @@ from tests.fixtures.postgres import Database
 from tests.oracle.tight import bounded
 
 __all__ = ["story"]
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.migrated]
 
 
 def told(story: Story, children: StartChild, *verb: str) -> tuple[int, str]:

@@ -10,7 +10,7 @@ from tests.faults.test_rules_deployed import BEFORE, KEPT, MINE, OTHER, SHOWN, S
 from tests.fixtures.children import StartChild
 from tests.fixtures.postgres import Database
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.migrated]
 
 #: The rows that readers see, in every bucket.
 SEEN = """

@@ -16,7 +16,7 @@ from tests.fixtures.children import StartChild
 from tests.fixtures.postgres import Database
 from tests.fixtures.tokens import AUDIENCE, KEY
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.migrated]
 
 
 class Manager:

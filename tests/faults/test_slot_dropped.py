@@ -11,7 +11,7 @@ from tests.faults.clinic import Clinic
 from tests.fixtures.children import StartChild
 from tests.fixtures.postgres import Database
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.migrated]
 
 
 async def stopped_with_a_gap(

@@ -22,7 +22,7 @@ from tests.fixtures.children import Child, StartChild
 from tests.fixtures.postgres import Database
 from tests.fixtures.tokens import AUDIENCE, KEY, token
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.migrated]
 
 TABLES = """
 CREATE TABLE visits (id integer PRIMARY KEY, patient text, doctor text);

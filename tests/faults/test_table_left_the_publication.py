@@ -11,7 +11,7 @@ from tests.fixtures.children import StartChild
 from tests.fixtures.postgres import Database
 from tests.oracle.tight import TIGHT
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.migrated]
 
 
 async def test_it_stops_names_the_table_and_a_copy_heals(

@@ -13,7 +13,7 @@ from tests.fixtures.children import Child, StartChild
 from tests.fixtures.postgres import Connection, Database
 from tests.oracle.tight import TIGHT
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.migrated]
 
 TRANSACTIONS = 1_000
 TABLES = """

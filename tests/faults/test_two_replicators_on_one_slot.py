@@ -10,7 +10,7 @@ from tests.faults.clinic import Clinic
 from tests.fixtures.children import StartChild
 from tests.fixtures.postgres import Database
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.migrated]
 
 
 async def test_the_second_stands_by_and_takes_over(

@@ -11,7 +11,7 @@ from tests.fixtures.children import Child, StartChild
 from tests.fixtures.postgres import Database
 from tests.oracle.tight import TIGHT
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.migrated]
 
 # Twelve kilobytes that do not compress, out of line: an update that does not touch them leaves them out.
 TABLES = """

@@ -16,7 +16,7 @@ from tests.faults.clinic import Clinic, rules_over
 from tests.fixtures.children import StartChild
 from tests.fixtures.postgres import Database
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.migrated]
 
 #: More than a bucket's page holds.
 ROWS = 2500

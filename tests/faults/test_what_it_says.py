@@ -12,7 +12,7 @@ from tests.faults.clinic import Clinic
 from tests.fixtures.children import Child, StartChild
 from tests.fixtures.postgres import Database
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.migrated]
 
 
 def said(child: Child) -> list[tuple[str, str]]:

@@ -35,7 +35,7 @@ _STRIDE, _LONG_STRIDE = 10, 40
 def clone(server: Cluster) -> Iterator[Database]:
     template = server.template("a day", make_template)
     name = server.create(template)
-    database = Database(server, name, template)
+    database = Database(server, name, template, is_furnished=True)
     try:
         yield database
     finally:

@@ -15,7 +15,7 @@ from tests.real_client.channels import Browser
 from tests.real_client.clinic import ServedClinic
 from tests.real_client.phones import Phones, watched
 
-pytestmark = pytest.mark.real_client
+pytestmark = [pytest.mark.real_client, pytest.mark.migrated]
 
 GIVEN = "REPLICATOR_TEST_BROWSER"
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")

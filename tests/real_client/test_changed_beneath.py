@@ -10,7 +10,7 @@ import pytest
 from tests.fixtures.least import allow
 from tests.real_client.clinic import ServedClinic
 
-pytestmark = pytest.mark.real_client
+pytestmark = [pytest.mark.real_client, pytest.mark.migrated]
 
 
 async def test_compaction_between_two_syncs(clinic: ServedClinic, transport: str) -> None:

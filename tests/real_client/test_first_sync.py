@@ -6,7 +6,7 @@ import pytest
 
 from tests.real_client.clinic import ServedClinic
 
-pytestmark = pytest.mark.real_client
+pytestmark = [pytest.mark.real_client, pytest.mark.migrated]
 
 _TYPES = {
     "http": "application/vnd.powersync.bson-stream",

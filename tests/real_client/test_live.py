@@ -7,7 +7,7 @@ import pytest
 from tests.fixtures.tokens import token as token_of
 from tests.real_client.clinic import ServedClinic
 
-pytestmark = pytest.mark.real_client
+pytestmark = [pytest.mark.real_client, pytest.mark.migrated]
 
 
 async def test_inserts_updates_and_deletes_arrive(clinic: ServedClinic, transport: str) -> None:

@@ -11,7 +11,7 @@ from tests.real_client.clinic import ServedClinic
 from tests.real_client.phones import Phone
 from tests.real_client.slow import SlowLine
 
-pytestmark = pytest.mark.real_client
+pytestmark = [pytest.mark.real_client, pytest.mark.migrated]
 
 _ROWS = 5_000
 _PRESCRIBE = """

@@ -13,7 +13,7 @@ from tests.fixtures.children import Child
 from tests.real_client.clinic import Held, ServedClinic
 from tests.real_client.phones import Phone
 
-pytestmark = pytest.mark.real_client
+pytestmark = [pytest.mark.real_client, pytest.mark.migrated]
 
 _STEPS = 100
 #: How often all phones are looked at.

@@ -9,7 +9,7 @@ import pytest
 from tests.real_client.clinic import ServedClinic
 from tests.real_client.slow import SlowLine
 
-pytestmark = pytest.mark.real_client
+pytestmark = [pytest.mark.real_client, pytest.mark.migrated]
 
 _ROWS = 8_000
 

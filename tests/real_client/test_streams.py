@@ -9,7 +9,7 @@ import pytest
 
 from tests.real_client.clinic import ServedClinic, Tables
 
-pytestmark = pytest.mark.real_client
+pytestmark = [pytest.mark.real_client, pytest.mark.migrated]
 
 _RULES = json.dumps(
     {

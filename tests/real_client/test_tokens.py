@@ -10,7 +10,7 @@ from tests.fixtures.tokens import token as token_of
 from tests.real_client.clinic import ServedClinic
 from tests.real_client.phones import Phone
 
-pytestmark = pytest.mark.real_client
+pytestmark = [pytest.mark.real_client, pytest.mark.migrated]
 
 
 def _in_turn(clinic: ServedClinic, phone: Phone, *first: str | None) -> None:

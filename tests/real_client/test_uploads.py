@@ -10,7 +10,7 @@ import pytest
 from tests.real_client.clinic import ServedClinic
 from tests.real_client.phones import Phone
 
-pytestmark = pytest.mark.real_client
+pytestmark = [pytest.mark.real_client, pytest.mark.migrated]
 
 #: Changes that wait to go up; and whether a checkpoint is awaited that holds what did.
 _ON_ITS_WAY = """

@@ -15,6 +15,8 @@ from tests.fixtures.postgres import Database
 from tests.fixtures.tokens import token
 from tests.serve.server import Served, served, until
 
+pytestmark = pytest.mark.migrated
+
 _UPGRADE = (
     b"GET / HTTP/1.1\r\nhost: app\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
     b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n"

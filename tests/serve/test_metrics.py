@@ -23,6 +23,8 @@ from tests.fixtures.tokens import token as token_of
 from tests.unit.looks import a_look
 from tests.unit.test_metrics import names, samples
 
+pytestmark = pytest.mark.migrated
+
 SCRAPER = "a-scraper-may-only-read"
 
 

@@ -16,6 +16,8 @@ from tests.fixtures.browser import Tab
 from tests.fixtures.children import StartChild
 from tests.fixtures.postgres import Database
 
+pytestmark = pytest.mark.migrated
+
 Tabs = Callable[[], Tab]
 
 #: How much lighter the lighter of text and ground is, for every text on the page, by the formula of WCAG 2.

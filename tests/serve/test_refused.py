@@ -7,12 +7,15 @@ import json
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from replicator.database import migrate
 from tests.fixtures.children import StartChild
 from tests.fixtures.postgres import Database
 from tests.fixtures.tokens import AUDIENCE, KEY, token
 from tests.serve.server import RULES, served
+
+pytestmark = pytest.mark.migrated
 
 
 def allowed() -> dict[str, str]:

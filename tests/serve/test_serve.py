@@ -16,6 +16,8 @@ from tests.fixtures.postgres import Database
 from tests.fixtures.tokens import token
 from tests.serve.server import Line, Served, ops, served, until
 
+pytestmark = pytest.mark.migrated
+
 
 @pytest.fixture
 async def server(database: Database, tmp_path: Path, children: StartChild) -> AsyncIterator[Served]:

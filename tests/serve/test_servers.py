@@ -18,6 +18,8 @@ from tests.fixtures.postgres import Database
 from tests.fixtures.tokens import token
 from tests.serve.server import Line, Served, ops, served, until
 
+pytestmark = pytest.mark.migrated
+
 _ROWS = 6_000
 _MANY = (
     f"INSERT INTO visits SELECT 'm' || n, 'u1', repeat(md5(n::text), 60) FROM generate_series(1, {_ROWS}) n"

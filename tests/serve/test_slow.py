@@ -18,6 +18,8 @@ from tests.fixtures.postgres import Database
 from tests.fixtures.tokens import token
 from tests.serve.server import Served, ops, served, until
 
+pytestmark = pytest.mark.migrated
+
 _KNOWN, _SHARE = 20, 3
 #: More than are let be, beside those who are known.
 _SLOW = 1_500

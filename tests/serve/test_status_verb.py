@@ -20,6 +20,8 @@ from tests.database.served import Served
 from tests.fixtures.children import ROOT, StartChild
 from tests.fixtures.postgres import Database
 
+pytestmark = pytest.mark.migrated
+
 
 @pytest.fixture
 async def clinic(database: Database, tmp_path: Path, children: StartChild) -> AsyncIterator[Served]:
