@@ -25,7 +25,7 @@ NAMED: dict[Name, str] = {
 #: What makes the tables that the other statements need.
 MAKES: tuple[Name, ...] = (("clinic", "schema"), ("clinic", "publish"))
 #: Statements that cannot be prepared; they are carried out, and leave nothing behind.
-DONE = ("COPY", "LISTEN", "LOCK", "NOTIFY", "TRUNCATE")
+DONE = ("COPY", "LISTEN", "LOCK", "NOTIFY", "SET", "TRUNCATE")
 
 
 def _explained(text: str) -> tuple[str, int]:
