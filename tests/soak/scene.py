@@ -207,9 +207,21 @@ class Scene:
 
 
 def _size(pid: int) -> Size | None:
+    """Nothing of one that has ended: until it is asked for its code it shows its files to root alone."""
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         descriptors = len(os.listdir(f"/proc/{pid}/fd"))
-    except (FileNotFoundError, ProcessLookupError, IndexError):
+    except (FileNotFoundError, ProcessLookupError):
         return None
-    return Size(descriptors, pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+    except PermissionError:
+        if _pages(pid):
+            raise
+        return None
+    pages = _pages(pid)
+    return Size(descriptors, pages * os.sysconf("SC_PAGE_SIZE") / 1e6) if pages else None
+
+
+def _pages(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (FileNotFoundError, ProcessLookupError, IndexError):
+        return 0
