@@ -67,6 +67,18 @@ async def test_migrations_arrive_at_schema_sql(database: Database) -> None:
     assert any(row[1] == "ops" for row in once)
 
 
+async def test_who_may_read_a_view_may_do_what_is_in_it(database: Database) -> None:
+    """Also where new functions are taken from everybody."""
+    database.execute("ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
+    for schema, known in (("new", None), ("by_steps", migrations())):
+        await migrate(database.owner_dsn, schema, known=known)
+        found = database.execute(
+            f"""SELECT proname, has_function_privilege('public', oid, 'EXECUTE') FROM pg_proc
+            WHERE pronamespace = '{schema}'::regnamespace"""
+        )
+        assert found == [("ehr_row", True)]
+
+
 async def test_migrating_creates_only_its_own_schema(database: Database) -> None:
     outside = (
         "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
