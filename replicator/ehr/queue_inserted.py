@@ -5,7 +5,7 @@ composition. The job that each of them means is known but for its values. Whatev
 an odd character in a key, a patient who stands elsewhere) takes the long way, by way of a Job.
 
 Nothing of a patient is computed twice, and the names of columns, which are the same for all rows, are said
-with the manner of their jobs: they would be half of what is stored.
+with the manner of their jobs: they would be nearly half of what is stored.
 """
 
 from __future__ import annotations

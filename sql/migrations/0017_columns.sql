@@ -1,4 +1,4 @@
--- Rows that wait said the name of each column, the same for all rows of a table: half of what there was to store. Now
+-- Rows that wait said the name of each column, the same for all rows of a table: nearly half of it. Now
 -- their manner says them, once; and what is over says all of it still, by itself.
 --
 -- Whoever looks at the queue has it and what it is made of, in an order of their own: all of it is had at once, or
