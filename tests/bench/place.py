@@ -12,10 +12,11 @@ from replicator.demo.postgres import Server
 from tests.bench import workload
 
 #: Sized as a server is that has something to do.
-SETTINGS = {"min_wal_size": "2GB", "max_wal_size": "4GB", "shared_buffers": "1GB"}
+_SHARED_GB = 1
+SETTINGS = {"min_wal_size": "2GB", "max_wal_size": "4GB", "shared_buffers": f"{_SHARED_GB}GB"}
 _USED_MB = 1800
-#: All that `shared_buffers` holds.
-_PAGES = (1 << 30) // 8192
+#: What the shared memory holds.
+_PAGES = (_SHARED_GB << 30) // 8192
 
 
 def wear_in(server: Server) -> None:
