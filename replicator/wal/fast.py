@@ -34,14 +34,18 @@ from replicator.wal.messages import (
     Commit,
     Delete,
     Insert,
+    Inserts,
     Message,
+    Row,
     StreamStart,
     StreamStop,
     Update,
 )
 from replicator.wal.wire import decode
 
-_ReadRow: TypeAlias = Callable[[bytes, int, int, int | None], Message | None]
+#: A frame, where the row's message has its first row, its relation and its xid → the message; of an insert
+#: only the row.
+_ReadRow: TypeAlias = Callable[[bytes, int, int, int | None], Any]
 
 #: By the first eight bytes of a row's message (without its xid): how to read it, and its relation.
 _seen: Final[dict[bytes, tuple[_ReadRow, int]]] = {}
@@ -62,23 +66,36 @@ _read_begin, _read_commit = _BEGIN.unpack_from, _COMMIT.unpack_from
 _make = tuple.__new__
 
 
-def decode_all(frames: Sequence[bytes], streamed: bool = False) -> list[Message | Keepalive]:
+def decode_all(frames: Sequence[bytes], streamed: bool = False) -> list[Message | Inserts | Keepalive]:
     """What these frames say, in order: their messages, and the keepalives between them.
 
     `streamed` says whether the first of them is inside a streamed block; the blocks that begin and end
-    among them are noticed.
+    among them are noticed. Outside of them, rows that follow each other into one table are said as one.
     """
-    messages: list[Message | Keepalive] = []
+    messages: list[Message | Inserts | Keepalive] = []
     append, seen = messages.append, _seen.get
+    #: How the row before began, if one that begins alike can follow it, and where to; how to read it.
+    met: bytes | None = None
+    rows: list[Row] = []
+    read: _ReadRow = _read_nothing
     for frame in frames:
-        message: Message | Keepalive | None = None
+        if frame[25:33] == met and (row := read(frame, 33, 0, None)) is not None and frame[0] == XLOG_DATA:
+            rows.append(row)
+            continue
+        met = None
+        message: Message | Inserts | Keepalive | None = None
         if streamed:
             known, at, xid = seen(frame[25:26] + frame[30:37]), 37, int.from_bytes(frame[26:30])
         else:
             known, at, xid = seen(frame[25:33]), 33, None
         if known is not None and frame[0] == XLOG_DATA:
             read, relation = known
-            message = read(frame, at, relation, xid)
+            message = found = read(frame, at, relation, xid)
+            if type(found) is tuple and streamed:
+                message = _make(Insert, (relation, found, xid))
+            elif type(found) is tuple:
+                met, rows = frame[25:33], [found]
+                message = _make(Inserts, (relation, rows))
         elif len(frame) in _SIZES and frame[0] == XLOG_DATA:
             message = _bound(frame)
         if message is None:
@@ -87,6 +104,10 @@ def decode_all(frames: Sequence[bytes], streamed: bool = False) -> list[Message 
                 streamed = isinstance(message, StreamStart)
         append(message)
     return messages
+
+
+def _read_nothing(frame: bytes, at: int, relation: int, xid: int | None) -> None:
+    """How to read a row before any is known."""
 
 
 def _bound(frame: bytes) -> Begin | Commit | None:
@@ -169,7 +190,8 @@ _READ_NEXT_ROW = """
         at += 3
 """
 _RESULTS: Final = {
-    "I": "make(Insert, (relation, {new}, xid))",
+    # Of inserts many can be said as one.
+    "I": "{new}",
     "U": "make(Update, (relation, {old}, {old_kind}, {new}, xid))",
     "D": "make(Delete, (relation, {old}, {old_kind}, xid))",
 }
@@ -186,7 +208,7 @@ def _unrolled(tag: str, first: str, count: int) -> _ReadRow:
         "WALKED": (None,) * _WALKED,
         # Each table's own: how many of its next rows are not worth a try.
         "walked": [],
-        **{kind.__name__: kind for kind in (Insert, Update, Delete)},
+        **{kind.__name__: kind for kind in (Update, Delete)},
     }
     exec(_compiled(tag, first, count), names)
     read: _ReadRow = names["read"]

@@ -104,6 +104,13 @@ class Insert(NamedTuple):
     xid: int | None = None
 
 
+class Inserts(NamedTuple):
+    """What as many Inserts say, one after another, where nobody needs to hold each."""
+
+    relation: int
+    rows: list[Row]
+
+
 class Update(NamedTuple):
     relation: int
     old: Row | None

@@ -25,6 +25,7 @@ from replicator.wal.messages import (
     Commit,
     Delete,
     Insert,
+    Inserts,
     LogicalMessage,
     Message,
     Origin,
@@ -112,26 +113,15 @@ class Assembler:
     def in_transaction(self) -> bool:
         return self._open is not None
 
-    def assemble(self, messages: Iterable[Message | Keepalive]) -> Assembled:
+    def assemble(self, messages: Iterable[Message | Inserts | Keepalive]) -> Assembled:
         """The transactions that these messages complete, and the open piece of the last."""
         done: list[Transaction] = []
         quiet: Lsn | None = None
-        #: Of the row before, if nothing else has come since: its table, and what its change is among.
-        met, relation = -1, None
-        changes: list[Change] = []
         for message in messages:
             # Rows first, and by identity of their type: everything else comes once per transaction.
             kind = type(message)
-            if kind is Insert and message[0] == met:  # type: ignore[misc]  # as below
-                # One more of the same, as most are.
-                changes.append(_make(Change, (_INSERT, relation, None, message[1], self._ordinal, False)))  # type: ignore[misc]  # as below
-                self._ordinal += 1
-                continue
-            met = -1
-            if kind is Insert or kind is Update or kind is Delete:
-                relation = self._row(message)  # type: ignore[arg-type]  # mypy does not narrow by identity of types
-                if relation is not None and self._open is not None:
-                    met, changes = relation.oid, self._open.changes
+            if kind is Inserts or kind is Update or kind is Insert or kind is Delete:
+                self._row(message)  # type: ignore[arg-type]  # mypy does not narrow by identity of types
             elif kind is Begin:
                 self._begin(message)  # type: ignore[arg-type]  # as above
             elif kind is Commit:
@@ -139,21 +129,28 @@ class Assembler:
             elif isinstance(message, Keepalive):
                 quiet = quiet if self.in_transaction else message.wal_end
             else:
-                self._other(message, done)
+                self._other(message, done)  # type: ignore[arg-type]  # as above
         if self._open is not None and (self._open.changes or self._open.messages):
             self._open = _handed_on(self._open, done)
         return Assembled(done, quiet)
 
-    def _row(self, message: Insert | Update | Delete) -> Relation | None:
-        """Add what happened to a row of this relation, unless nobody asked for its rows."""
+    def _row(self, message: Insert | Inserts | Update | Delete) -> None:
+        """Add what happened to a row of this relation, or to some, unless nobody asked for its rows."""
         if message.relation in self._passed_over:
-            return None
+            return
         try:
             relation = self._relations[message.relation]
             changes = self._open.changes  # type: ignore[union-attr]  # None is told below
         except (KeyError, AttributeError):
             raise self._out_of_order(message) from None
         ordinal = self._ordinal
+        if type(message) is Inserts:
+            self._ordinal += len(message.rows)
+            changes += [
+                _make(Change, (_INSERT, relation, None, row, number, False))
+                for number, row in enumerate(message.rows, ordinal)
+            ]
+            return
         self._ordinal = ordinal + 1
         if type(message) is Insert:
             changes.append(_make(Change, (_INSERT, relation, None, message.new, ordinal, False)))
@@ -166,7 +163,6 @@ class Assembler:
             whole = message.old_kind == "O"  # type: ignore[union-attr]  # only Delete is left
             old = message.old  # type: ignore[union-attr]  # as above
             changes.append(_make(Change, (_DELETE, relation, old, None, ordinal, whole)))
-        return relation
 
     def _begin(self, message: Begin) -> None:
         if self._open is not None:
@@ -236,7 +232,7 @@ class Assembler:
         self._open.messages.append(message)
         self._is_empty = False
 
-    def _out_of_order(self, message: Message | Keepalive) -> ProtocolError:
+    def _out_of_order(self, message: Message | Inserts | Keepalive) -> ProtocolError:
         where = f"in transaction {self._open.xid}" if self._open else "outside a transaction"
         return ProtocolError(
             f"the source sent {type(message).__name__} {where}, where it cannot stand",

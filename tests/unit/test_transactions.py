@@ -25,6 +25,7 @@ from replicator.wal.messages import (
     CommitPrepared,
     Delete,
     Insert,
+    Inserts,
     LogicalMessage,
     Message,
     Origin,
@@ -42,7 +43,7 @@ from replicator.wal.messages import (
 )
 from replicator.wal.transactions import Assembler, Change, Kind, Transaction, relations_of
 
-Said: TypeAlias = Message | Keepalive
+Said: TypeAlias = Message | Inserts | Keepalive
 
 COLUMNS = (Column("id", 23, -1, True), Column("note", 25, -1, False))
 PATIENTS = Relation(1, "public", "patients", "d", COLUMNS)
