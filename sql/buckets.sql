@@ -66,7 +66,7 @@ WHERE slot = %(slot)s::text AND fence = %(fence)s::bigint
 FOR UPDATE
 
 -- name: append_ops
-COPY ops (op_id, bucket, checksum, op, object_type, object_id, subkey, data) FROM STDIN
+COPY ops (op_id, bucket, checksum, op, object_type, object_id, subkey, data) FROM STDIN (FORMAT binary)
 
 -- name: numbered_before
 -- Of the last buckets that were given a number before one: how many, the first of them, and of each 128 bits of its

@@ -1,4 +1,4 @@
-"""Ops, as COPY's lines → storage, which takes them in while more are made.
+"""Blocks of ops, as a binary COPY has them → storage, which takes them in while more are made.
 
 Whoever makes them is not to wait for storage, as long as what waits for it is little: after it has flushed a
 commit storage is behind, and catches up faster than ops are made. So a task of its own hands them over.
@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from replicator import queries
+from replicator.buckets.encode import BEGIN, END
 from replicator.database import Connection
 
 _q = queries.load("buckets")
@@ -22,27 +23,27 @@ _TURN_BYTES = 1 << 19
 
 
 class Inflow:
-    """The COPY into `ops` of one connection, begun when there are lines and ended by `rest`."""
+    """The COPY into `ops` of one connection, begun when there are blocks and ended by `rest`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._lines: deque[bytes] = deque()
+        self._blocks: deque[bytes] = deque()
         self._waiting = 0
         #: Set when there is something new to do, for the one that hands over; and for the one that has it do.
         self._given, self._taken = asyncio.Event(), asyncio.Event()
         self._is_to_end = False
         self._handing_over: asyncio.Task[None] | None = None
 
-    async def send(self, lines: Sequence[bytes]) -> None:
-        """Have storage given these blocks of lines, and go on without waiting for it.
+    async def send(self, blocks: Sequence[bytes]) -> None:
+        """Have storage given these blocks of them, and go on without waiting for it.
 
         They stay what they are: joined, those of a large transaction would be copied once more.
         """
         if self._handing_over is None:
             self._is_to_end = False
             self._handing_over = asyncio.create_task(self._hand_over())
-        self._lines += lines
-        self._waiting += sum(map(len, lines))
+        self._blocks += blocks
+        self._waiting += sum(map(len, blocks))
         self._given.set()
         if self._waiting >= _TURN_BYTES:
             await asyncio.sleep(0)  # it needs its turns
@@ -68,20 +69,22 @@ class Inflow:
             await asyncio.wait({handing_over})
             if not handing_over.cancelled():
                 handing_over.exception()  # whatever it was, nobody needs to know it any more
-        self._lines.clear()
+        self._blocks.clear()
         self._waiting = 0
 
     async def _hand_over(self) -> None:
         try:
             async with self._connection.cursor().copy(_q.append_ops) as copying:
-                while self._lines or not self._is_to_end:
-                    while self._lines:
-                        lines = self._lines.popleft()
-                        await copying.write(lines)
-                        self._waiting -= len(lines)
+                await copying.write(BEGIN)
+                while self._blocks or not self._is_to_end:
+                    while self._blocks:
+                        blocks = self._blocks.popleft()
+                        await copying.write(blocks)
+                        self._waiting -= len(blocks)
                         self._taken.set()
                     if not self._is_to_end:
                         self._given.clear()
                         await self._given.wait()
+                await copying.write(END)
         finally:
             self._taken.set()

@@ -36,6 +36,7 @@ from replicator.rules.lookups import (
     shift,
     withdraw,
 )
+from replicator.rules.printed import Printed
 from replicator.rules.route import ForNew, Intent, Leave, Router, Truncated, Written
 from replicator.wal.messages import Row
 from replicator.wal.transactions import Change, Kind
@@ -85,13 +86,13 @@ class Lookups:
 
     # -- changes -----------------------------------------------------------------------------------
 
-    async def route(self, changes: Sequence[Change], batch: Batch) -> list[Intent]:
+    async def route(self, changes: Sequence[Change], batch: Batch) -> Sequence[Intent | Printed]:
         """What buckets and lookups should come to hold because of these changes, in their order."""
         router = self._router
         if isinstance(changes, ForNew) and router.new is not None:
             router = router.new
         if not router.is_joined(changes):
-            return router.route(changes, batch.now)
+            return router.print(changes, batch.now)
         steps: list[Step] = []
         for change in changes:
             table = router.compiled(change.relation)

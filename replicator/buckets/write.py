@@ -21,6 +21,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Protocol
 
 import psycopg
@@ -28,8 +29,8 @@ from psycopg.rows import TupleRow
 
 from replicator import queries
 from replicator.buckets.changed import MOST_TOLD, Changed, numbers
-from replicator.buckets.encode import encode_ops
 from replicator.buckets.entries import Entries
+from replicator.buckets.held import Held
 from replicator.buckets.inflow import Inflow
 from replicator.buckets.lookups import Lookups
 from replicator.buckets.model import Checkpoint, OpId, Position
@@ -40,6 +41,7 @@ from replicator.database import Connection, rows
 from replicator.errors import StandingBy, StorageUnready, Unavailable
 from replicator.marks import mark
 from replicator.rules.model import Put, Remove
+from replicator.rules.printed import Printed, print_all, put_again
 from replicator.rules.route import Enter, ForNew, Intent, Leave, Truncated
 from replicator.wal.lsn import Lsn
 from replicator.wal.transactions import Change, Transaction
@@ -50,16 +52,14 @@ _q = queries.load("buckets")
 _ROUTED = 1000
 #: Whoever commits is made way for after so many changes, in half a millisecond; and gets so many turns.
 _TURN_CHANGES, _TURNS = 128, 2
-#: So many ops are printed together.
-_PRINTED = 500
-#: So many characters of them are kept back while the batch before them is being committed.
-_CHARACTERS_HELD = 12 << 20
+#: So many bytes of them are kept back while the batch before them is being committed.
+_BYTES_HELD = 12 << 20
 #: Storage that does not answer for so long ends the transaction with the connection.
 _ROLLBACK_S = 5.0
 #: The source counts time from 2000 on, we from 1970.
 _EPOCH_S = 946_684_800.0
-#: What an op takes in storage besides its row.
-_OVERHEAD = 150
+#: What an op takes in storage besides what it says of the row.
+_OVERHEAD = 50
 
 
 class Feed(Protocol):
@@ -131,6 +131,12 @@ class Writer:
             )
         return Remove(intent.bucket, intent.object_type, intent.object_id, intent.subkey)
 
+    def checked_rows(self, printed: Printed) -> Printed:
+        """The same, of Puts that are printed."""
+        if sum(map(len, printed.rows)) <= self.row_most:
+            return printed
+        return print_all([self.checked(put_again(*each)) for each in zip(*printed, strict=True)])
+
     @property
     def is_committing(self) -> bool:
         return self._committing is not None and not self._committing.done()
@@ -181,16 +187,12 @@ class Batch:
         self._before = before
         self._op_id: int = before.op_id
         self._lsn = before.lsn
-        #: What has been added last, as it is and as lines, and what its first op follows.
-        self._held: list[Put | Remove] = []
-        self._held_after: int = before.op_id
-        #: The same, of those whose buckets' numbers are being looked up.
-        self._foreseen: tuple[list[Put | Remove], list[str], int] | None = None
-        self._lines: list[bytes] = []
-        #: How much is kept back.
-        self._characters_held = 0
-        self._entries = Entries()
         self._changed = Changed()
+        #: What has been added last.
+        self._held = Held(writer.numbers, self._changed)
+        #: How much is kept back.
+        self._bytes_held = 0
+        self._entries = Entries()
         self._feed = writer.feed() if writer.feed is not None else None
         self._writes = ToldWrites()
         self._is_begun = False
@@ -241,12 +243,12 @@ class Batch:
 
     async def _hand_on(self) -> None:
         """Give storage what is worth giving; or keep it, printed, while the batch before is committed."""
-        if len(self._held) >= _PRINTED:
-            await self._encode_soon()
+        if self._held.is_due:
+            await self._held.number_soon()
             if not self._writer.is_committing:
                 await self._begin()
-                await self._send_lines()
-        if self._characters_held >= _CHARACTERS_HELD:
+                await self._send_blocks()
+        if self._bytes_held >= _BYTES_HELD:
             await self._send()
 
     def count(self, piece: Transaction) -> None:
@@ -266,7 +268,7 @@ class Batch:
                 await self.rest()
                 await self._feed.spill(self._writer.connection)
 
-    async def add(self, intents: Sequence[Intent]) -> None:
+    async def add(self, intents: Sequence[Intent | Printed]) -> None:
         """Add ops and entries in this order."""
         kinds = set(map(type, intents))
         if Truncated in kinds:
@@ -276,9 +278,9 @@ class Batch:
                 else:
                     await self.add([intent])
         elif Enter in kinds or Leave in kinds:
-            self._add([intent for intent in intents if isinstance(intent, Put | Remove)])
+            self._add([intent for intent in intents if isinstance(intent, Put | Remove | Printed)])
             entries = [intent for intent in intents if isinstance(intent, Enter | Leave)]
-            await self._encode()
+            await self._held.number_all()
             self._op_id = self._entries.add(entries, self._op_id)
             self._changed.enter(entries)
             if self._entries.is_full:
@@ -335,61 +337,32 @@ class Batch:
         if held != self._before:
             raise Unavailable(f"slot {writer.key['slot']} is stored up to {held.lsn}, not {self._before.lsn}")
 
-    def _add(self, intents: Sequence[Put | Remove]) -> None:
-        if not self._held:
-            self._held_after = self._op_id
-        # About what they come to: the last thing that a Put says is its row.
-        size = sum([len(intent[-1]) for intent in intents]) + _OVERHEAD * len(intents)
-        if size > self._writer.row_most:
-            intents = list(map(self._writer.checked, intents))
-        self._held += intents
-        self._op_id += len(intents)
-        self.rows += len(intents)
+    def _add(self, intents: Sequence[Put | Remove | Printed]) -> None:
+        for is_printed, some in groupby(intents, lambda intent: type(intent) is Printed):
+            if is_printed:
+                for printed in some:
+                    self._hold(self._writer.checked_rows(printed))  # type: ignore[arg-type]  # just looked at
+            else:
+                self._hold(print_all(map(self._writer.checked, some)))  # type: ignore[arg-type]  # as above
+
+    def _hold(self, printed: Printed) -> None:
+        self._held.add(printed, self._op_id)
+        rows = printed.rows
+        size = sum(map(len, rows)) + _OVERHEAD * len(rows)
+        self._op_id += len(rows)
+        self.rows += len(rows)
         self.bytes += size
-        self._characters_held += size
-
-    async def _encode_soon(self) -> None:
-        """Print what is held; or, where storage has to be asked for its buckets, what was held before it."""
-        await self._encode_foreseen()
-        held, self._held = self._held, []
-        names, numbers = [intent.bucket for intent in held], self._writer.numbers
-        buckets = numbers.known(names)
-        if buckets is not None:
-            self._print(held, buckets, self._held_after)
-        else:
-            self._foreseen = held, names, self._held_after
-            numbers.foresee(names)
-            await asyncio.sleep(0)  # storage is to be asked now
-
-    async def _encode_foreseen(self) -> None:
-        foreseen, self._foreseen = self._foreseen, None
-        if foreseen is not None:
-            held, names, after = foreseen
-            self._print(held, await self._writer.numbers.of(names), after)
-
-    async def _encode(self) -> None:
-        """Print all that is held: whatever is added next may take ids that are no ops."""
-        await self._encode_foreseen()
-        if self._held:
-            held, self._held = self._held, []
-            buckets = await self._writer.numbers.of([intent.bucket for intent in held])
-            self._print(held, buckets, self._held_after)
-
-    def _print(self, held: list[Put | Remove], buckets: list[int], after: int) -> None:
-        """Give ops their ids, which count on from one."""
-        self._changed.add(buckets, after)
-        self._lines.append(encode_ops(held, after, buckets))
+        self._bytes_held += size
 
     async def _send(self) -> None:
         await self._begin()
-        await self._encode()
-        await self._send_lines()
+        await self._held.number_all()
+        await self._send_blocks()
 
-    async def _send_lines(self) -> None:
-        if self._lines:
-            lines, self._lines = self._lines, []
-            self._characters_held = 0
-            await self._writer.inflow.send(lines)
+    async def _send_blocks(self) -> None:
+        if blocks := self._held.blocks():
+            self._bytes_held = 0
+            await self._writer.inflow.send(blocks)
 
     async def rest(self) -> None:
         """Be in the transaction, with everything appended so far in it, and nothing under way."""

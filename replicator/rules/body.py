@@ -7,9 +7,9 @@ from itertools import count, product
 from typing import Any
 
 from replicator.rules import keys
-from replicator.rules.columns.shapes import Shape, column_at, metadata
-from replicator.rules.columns.types import Types
-from replicator.rules.columns.values import kind_of, quote, scalar
+from replicator.rules.columns.shapes import column_at, metadata
+from replicator.rules.columns.types import UUID, Types
+from replicator.rules.columns.values import in_f_string, kind_of, quote, scalar
 from replicator.rules.compute import jsontext
 from replicator.rules.compute.code import Code
 from replicator.rules.compute.expressions import EvaluationError, test, type_of, value
@@ -22,7 +22,6 @@ from replicator.rules.model import (
     Key,
     Lookup,
     Predicate,
-    Put,
     Rules,
     Term,
     Variant,
@@ -54,6 +53,8 @@ class Body:
         self._fresh = count()
         #: Sources that are known to be text, or nothing.
         self._texts: set[str] = set()
+        #: How words that need no escapes are printed in an f-string.
+        self._within: dict[str, str] = {}
         self._level = 0
         #: What the wildcard of the query stands for that is being written.
         self.suffix = ""
@@ -101,32 +102,17 @@ class Body:
         self._say(f"    made.append((bucket, {output!r}, {at}))")
         self._close(variant.name)
 
-    def put(
-        self, variant: Variant, output: str, words: list[str], shape: Shape, subkey: Callable[[Row], str]
-    ) -> Callable[[Row, float], Put | None]:
-        """Close the only term, and answer the function: it puts a row into that bucket, or does not."""
+    def naming(self, variant: Variant, words: list[str]) -> tuple[Code, list[str]]:
+        """Close the only term: statements that leave its bucket in `bucket`, or None; and what they name."""
         self._bucket(variant, words)
         self._say("    bucket = None")
         self._close(variant.name)
-        name = self._code.name
-        row_id, data = f"{name(shape.id, 'id')}(row)", f"{name(shape.encode, 'encode')}(row)"
-        place = f"bucket, {output!r}, row_id, {name(subkey, 'subkey')}(row), data"
-        last = [
-            "if bucket is None:",
-            "    return None",
-            f"row_id, data = {row_id}, {data}",
-            "if row_id is None or data is None:",
-            "    return None",
-            f"return {name(tuple.__new__, 'make')}({name(Put, 'Put')}, ({place}))",
-        ]
-        return self._code.function("row, now", [*self._preamble, "bucket = None", *self._lines, *last])
+        return self._code, [*self._preamble, "bucket = None", *self._lines]
 
     def _bucket(self, variant: Variant, words: list[str]) -> None:
         """Name the bucket of these values, and open what is to be done where it cannot have that name."""
-        bucket = repr(f"{variant.name}[") + "".join(
-            f" + {word}" + (" + ','" if place < len(words) - 1 else "") for place, word in enumerate(words)
-        )
-        self._say(f"bucket = {bucket} + ']'")
+        values = ",".join(self._within.get(word, f"{{{word}}}") for word in words)
+        self._say(f"bucket = f{in_f_string(variant.name) + '[' + values + ']'!r}")
         self._say(f"if {self._code.name(len, 'length')}(bucket) > {keys.MOST_IN_A_NAME}:")
         self._say(f"    {self._failed}({variant.name!r}, row, 'a value is too long to name a bucket')")
 
@@ -230,6 +216,8 @@ class Body:
             source = name
         elif not isinstance(part, Brought) and self._is_text(part):
             self._texts.add(source)
+            if isinstance(part, Column) and self._relation.columns[self._at(part.name)].type_oid == UUID:
+                self._within[self._as_word(source)] = f'"{{{source}}}"'
         self._say(f"if {source} is not None:")
         self._level += 1
         return source

@@ -24,12 +24,12 @@ from replicator.rules.expression import Scalar
 from replicator.rules.model import (
     DataQuery,
     Lookup,
-    Put,
     Rules,
     TableName,
     Variant,
     Window,
 )
+from replicator.rules.puts import Puts, puts
 from replicator.wal.messages import Relation, Row
 
 #: A bucket, the name clients see, and which of the table's shapes the row has there.
@@ -77,8 +77,8 @@ class Compiled(NamedTuple):
     looks_up: frozenset[str] = frozenset()
     #: Where it is of two sets of rules, each by itself: a row may have been met by the one and not the other.
     parts: tuple[Compiled, ...] = ()
-    #: Where it can have a row in one bucket only: what puts a new one there, all in one.
-    put: Callable[[Row, float], Put | None] | None = None
+    #: Where it can have a row in one bucket only, and makes no entries: what puts new ones there, printed.
+    puts: Puts | None = None
 
 
 def compile_rules(
@@ -119,7 +119,7 @@ def compile_rules(
         maker.entries(writes),
         bool(writes),
         frozenset(join.lookup for _, query in queries for term in query.terms for join in term.joins),
-        put=maker.put(queries, shapes, subkey),
+        puts=None if lookups else maker.puts(queries, shapes, key_at, subkey),
     )
     return made
 
@@ -164,21 +164,22 @@ class _Maker:
         names = [(variant.name, self._output(query), at) for variant, query, _, at in terms]
         return body.function("row, now", may_repeat=len(set(names)) < len(names))
 
-    def put(
+    def puts(
         self,
         queries: list[tuple[Variant, DataQuery]],
         shapes: Sequence[Shape],
+        key_at: Sequence[int],
         subkey: Callable[[Row], str],
-    ) -> Callable[[Row, float], Put | None] | None:
-        """What `place`, a shape and `subkey` do of a row one after another, where there is one way only."""
+    ) -> Puts | None:
+        """What `place`, a shape and `subkey` say of a row, printed, where there is one way only."""
         terms = [(variant, query, term) for variant, query in queries for term in query.terms]
         if len(terms) != 1 or terms[0][2].joins or terms[0][2].is_many:
             return None
         variant, query, term = terms[0]
         body = Body(self._rules, self._relation, self._types, self._failed)
         body.suffix = self._suffix(query.table)
-        words = body.term(variant, term)
-        return body.put(variant, self._output(query), words, shapes[0], subkey)
+        code, naming = body.naming(variant, body.term(variant, term))
+        return puts(code, naming, self._relation, self._output(query), shapes[0], key_at, subkey)
 
     def place_joined(
         self, queries: list[tuple[Variant, DataQuery]], shape_at: Sequence[int]

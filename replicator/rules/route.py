@@ -22,6 +22,7 @@ from replicator.rules.columns.types import BUILT_IN, Types
 from replicator.rules.compile import Compiled, Placed, compile_rules
 from replicator.rules.expression import Scalar
 from replicator.rules.model import Put, Remove, Rules
+from replicator.rules.printed import Printed
 from replicator.wal.messages import Relation, Row
 from replicator.wal.transactions import Change, Kind, relations_of
 
@@ -69,7 +70,9 @@ Intend = Callable[[Intent], None]
 #: A tuple first and its type after: half the price of calling the type.
 _make = tuple.__new__
 #: Looked up once: an Enum's member takes longer to find than a row to pass.
-_TRUNCATE = Kind.TRUNCATE
+_INSERT, _TRUNCATE = Kind.INSERT, Kind.TRUNCATE
+#: What nothing is added to.
+_NOTHING = Printed([], [])
 
 
 #: A bucket, the type and id that clients know the row by there, and its subkey.
@@ -135,29 +138,45 @@ class Router:
     def route(self, changes: Iterable[Change], now: float = 0.0) -> list[Intent]:
         """What buckets and lookups should come to hold because of these changes, in their order."""
         intents: list[Intent] = []
-        intend = intents.append
-        met: Relation | None = None
-        table: Compiled | None = None
-        put: Callable[[Row, float], Put | None] | None = None
         for change in changes:
-            kind, relation, old, new, _, _ = change
-            if relation is not met:
-                met, table = relation, self.compiled(relation)
-                put = None if table is None else table.put
-            if table is None:
-                continue
-            if kind is _TRUNCATE:
-                intend(Truncated(table.prefix))
-                continue
-            if put is not None and old is None and new is not None:
-                # A new row with one bucket to go to, as most are.
-                if (intent := put(new, now)) is not None:
-                    intend(intent)
-            else:
-                _place(table, old, new, now, intend)
-            if table.has_entries:
-                enter(table, old, new, now, intend, is_anew=relation.oid in self.anew)
+            self._route(change, now, intents.append)
         return intents
+
+    def print(self, changes: Iterable[Change], now: float = 0.0) -> list[Intent | Printed]:
+        """The same; new rows that can go to one bucket only, as most, are printed, many at once."""
+        intents: list[Intent | Printed] = []
+        printed, puts = _NOTHING, None
+        met: Relation | None = None
+        after = iter(changes)
+        change = next(after, None)
+        while change is not None:
+            if change.relation is not met:
+                met = change.relation
+                table = self.compiled(met)
+                puts = None if table is None else table.puts
+            if puts is not None and change.kind is _INSERT:
+                if not intents or intents[-1] is not printed:
+                    printed = Printed([], [])
+                first, change = change, puts(change, after, now, printed)
+                if printed.rows and (not intents or intents[-1] is not printed):
+                    intents.append(printed)
+                if change is not first:
+                    continue
+            self._route(change, now, intents.append)
+            change = next(after, None)
+        return intents
+
+    def _route(self, change: Change, now: float, intend: Intend) -> None:
+        kind, relation, old, new, _, _ = change
+        table = self.compiled(relation)
+        if table is None:
+            return
+        if kind is _TRUNCATE:
+            intend(Truncated(table.prefix))
+            return
+        _place(table, old, new, now, intend)
+        if table.has_entries:
+            enter(table, old, new, now, intend, is_anew=relation.oid in self.anew)
 
     def written(self, changes: Iterable[Change], now: float) -> list[Written]:
         """What rows that are new, or say something new, say of clients' writes."""

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import psycopg
 import pytest
 
-from replicator.buckets import numbers, write
+from replicator.buckets import held, numbers
 from replicator.buckets.numbers import Numbers
-from replicator.buckets.write import begin, open_writer
+from replicator.buckets.write import Source, begin, open_writer
 from replicator.database import Connection, connected, migrate
 from replicator.database import rows as as_rows
 from replicator.rules.model import Put
@@ -118,13 +118,13 @@ async def test_what_goes_wrong_with_it_is_told_to_who_asks(database: Database) -
 async def test_ops_stand_as_they_came_whichever_buckets_had_to_be_looked_up(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(write, "_PRINTED", 3)
+    monkeypatch.setattr(held, "_NUMBERED", 3)
     monkeypatch.setattr(numbers, "_MOST", 7)
     async with (
         storage(database) as other,
         connected(database.dsn, "write", schema="replicator") as connection,
     ):
-        await begin(connection, "slot", Lsn(1), write.Source("1", 1))
+        await begin(connection, "slot", Lsn(1), Source("1", 1))
         opened = await open_writer(connection, "slot", Numbers(other))
         assert opened is not None
         writer, _ = opened

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from replicator.errors import SourceUnready
 from replicator.rules.columns.types import Types
-from replicator.rules.columns.values import encoder, json_of, printed, quote, scalar, text_id
+from replicator.rules.columns.values import (
+    Printing,
+    encoder_of,
+    json_of,
+    printed,
+    printing,
+    quote,
+    scalar,
+    text_id,
+)
 from replicator.rules.compute.code import Code
 from replicator.rules.compute.expressions import EvaluationError, value
 from replicator.rules.compute.scalars import reason
@@ -23,6 +33,10 @@ class Shape(NamedTuple):
     encode: Callable[[Row], str | None]
     #: Whether some of it is computed, and therefore may be None.
     is_computed: bool
+    #: Where the id stands in a row, if it is just that: a column as Postgres printed it.
+    id_at: int | None = None
+    #: What `encode` does, for a function that does more; None where that has to be called.
+    printing: Callable[[Code], Printing] | None = None
 
 
 #: Told of a row that cannot be shown, and why.
@@ -40,10 +54,12 @@ def shape(
     """The functions that show rows of this relation in these columns."""
     writer = _Writer(relation, dialect, types, suffix, failed)
     parts = writer.parts(columns)
-    if parts == {column.name: Column(column.name) for column in relation.columns}:
-        return Shape(writer.id(parts), encoder(relation.columns, dialect, types), False)
+    row_id, id_at = writer.id(parts), writer.id_at(parts)
+    if all(isinstance(part, Column) for part in parts.values()):
+        code, how = Code(), partial(writer.printing, parts)
+        return Shape(row_id, encoder_of(code, how(code)), False, id_at, how)
     is_computed = any(not isinstance(part, Column | Metadata) for part in parts.values())
-    return Shape(writer.id(parts), writer.encode(parts), is_computed)
+    return Shape(row_id, writer.encode(parts), is_computed, id_at)
 
 
 class _Writer:
@@ -69,6 +85,18 @@ class _Writer:
                 if not is_left_out:
                     parts[name] = Column(name)
         return parts
+
+    def printing(self, parts: dict[str, Expression], code: Code) -> Printing:
+        """How rows of nothing but columns are printed."""
+        columns = self._relation.columns
+        places = [(name, self._find(part.name)) for name, part in parts.items() if isinstance(part, Column)]
+        shown = [(name, at, columns[at].type_oid) for name, at in places]
+        return printing(code, shown, len(columns), self._dialect, self._types)
+
+    def id_at(self, parts: dict[str, Expression]) -> int | None:
+        expr = parts.get("id")
+        at = self._find(expr.name) if isinstance(expr, Column) else None
+        return at if at is not None and self._decoded(Code(), at)[0] == f"row[{at}]" else None
 
     def id(self, parts: dict[str, Expression]) -> Callable[[Row], str | None]:
         """As clients have it: text, and empty where there is none."""

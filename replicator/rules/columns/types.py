@@ -21,6 +21,7 @@ INTEGERS: Final = frozenset((20, 21, 23, 26))
 REALS: Final = frozenset((700, 701))
 DATE, TIME, TIMESTAMP, TIMESTAMPTZ = 1082, 1083, 1114, 1184
 PG_LSN = 3220
+UUID = 2950
 #: What Postgres prints in letters, digits and signs that JSON takes as they are. True: it may be stored out
 #: of line, so that it may be UNCHANGED.
 PLAIN: Final[Mapping[int, bool]] = {

@@ -11,7 +11,7 @@ Values must be printed as `wal.source.PRINTING` says.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isfinite
 from typing import NamedTuple
 
@@ -26,7 +26,21 @@ from replicator.rules.compute.scalars import real_text
 from replicator.rules.expression import EDITION_1, Dialect, Scalar
 from replicator.wal.messages import UNCHANGED, Column, Row
 
-__all__ = ["BadValue", "Encoder", "encoder", "json_of", "kind_of", "printed", "quote", "scalar", "text_id"]
+__all__ = [
+    "BadValue",
+    "Encoder",
+    "Printing",
+    "encoder",
+    "encoder_of",
+    "in_f_string",
+    "json_of",
+    "kind_of",
+    "printed",
+    "printing",
+    "quote",
+    "scalar",
+    "text_id",
+]
 
 Encoder = Callable[[Row], str]
 
@@ -54,30 +68,63 @@ class _Piece(NamedTuple):
     always: str
 
 
+class Printing(NamedTuple):
+    """How a row is printed as JSON, as source for a function of its own or for one that does more with it."""
+
+    #: What comes first: each of its values has a name then.
+    lines: list[str]
+    #: When `short` may be used.
+    holds: tuple[str, ...]
+    #: Within an f-string.
+    short: str
+    #: As an expression, whatever the row says.
+    always: str
+
+
+#: A column that is shown: its name there, where it stands in a row, and its type.
+Shown = tuple[str, int, int]
+
+
 def encoder(columns: tuple[Column, ...], dialect: Dialect = EDITION_1, types: Types = BUILT_IN) -> Encoder:
     """A function that prints rows of these columns; made once per relation, called once per row."""
     code = Code()
-    names = "".join(f"v{i}, " for i in range(len(columns)))
-    lines = [f"({names}) = row"]
+    shown = [(column.name, at, column.type_oid) for at, column in enumerate(columns)]
+    return encoder_of(code, printing(code, shown, len(columns), dialect, types))
+
+
+def encoder_of(code: Code, how: Printing) -> Encoder:
+    short, always = [f"return f{how.short!r}"], []
+    if how.holds:
+        short, always = [f"if {' and '.join(how.holds)}:", "    " + short[0]], [f"return {how.always}"]
+    made: Encoder = code.function("row", [*how.lines, *short, *always])
+    return made
+
+
+def printing(code: Code, shown: Sequence[Shown], width: int, dialect: Dialect, types: Types) -> Printing:
+    """`width`: of how many columns rows are."""
+    lines: list[str] = []
+    if [at for _, at, _ in shown] == list(range(width)):
+        lines.append(f"({''.join(f'c{i}, ' for i in range(width))}) = row")
+    else:
+        lines += [f"c{i} = row[{at}]" for i, (_, at, _) in enumerate(shown)]
     holds: list[str] = []
     short, always = "", ""
-    for i, column in enumerate(columns):
-        piece = _piece(code, f"v{i}", form_of(column.type_oid, dialect, types), dialect)
+    for i, (name, _, type_oid) in enumerate(shown):
+        piece = _piece(code, f"c{i}", form_of(type_oid, dialect, types), dialect)
         if piece is not None:
-            lead = ("," if short else "{") + quote(column.name) + ":"
+            lead = ("," if short else "{") + quote(name) + ":"
             lines += [piece.before] if piece.before else []
             holds += piece.holds
-            short += lead.replace("{", "{{").replace("}", "}}") + piece.short
+            short += in_f_string(lead) + piece.short
             always += f"{lead!r}, {piece.always}, "
     if not short:
-        lines.append("return '{}'")
-    elif not holds:
-        lines.append(f"return f{short + '}}'!r}")
-    else:
-        lines += [f"if {' and '.join(holds)}:", f"    return f{short + '}}'!r}"]
-        lines.append(f"return {code.name(''.join, 'join')}(({always}'}}'))")
-    made: Encoder = code.function("row", lines)
-    return made
+        return Printing([], (), "{{}}", "'{}'")
+    return Printing(lines, tuple(holds), short + "}}", f"{code.name(''.join, 'join')}(({always}'}}'))")
+
+
+def in_f_string(text: str) -> str:
+    """What an f-string prints as this text."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def _piece(code: Code, name: str, form: Form, dialect: Dialect) -> _Piece | None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from replicator.rules.model import Put, Remove, Rules
 from replicator.rules.parse import parse_rules
-from replicator.rules.route import Router, Truncated
+from replicator.rules.printed import Printed, print_all
+from replicator.rules.route import Intent, Router, Truncated
 from replicator.wal.messages import Column, Relation, Row
 from replicator.wal.transactions import Change, Kind
 from tests.unit.rules.from_scratch import FromScratch, Known
@@ -148,19 +149,41 @@ def test_a_change_leaves_and_enters_what_differs(
     assert not router.failures or any(one.has_failed for one in slow)
 
 
-@settings(max_examples=300, deadline=None)
-@given(_rules(), st.sampled_from(TABLES), st.lists(_rows, max_size=4))
-def test_a_new_row_is_put_in_one_step_as_it_is_in_several(
-    rules: Rules, table: tuple[str, str], new: Sequence[Row]
+_shapes = st.sampled_from(
+    [
+        # By id; by two columns; by another column than the one that is shown as id; by all there are.
+        *(("id",), ("id", "b"), ("b",), ("n",), ()),
+    ]
+)
+
+
+@settings(max_examples=600, deadline=None)
+@given(_rules(), st.lists(st.tuples(st.sampled_from(TABLES), _shapes), min_size=1, max_size=2), st.data())
+def test_rows_that_are_printed_at_once_are_those_that_are_routed(
+    rules: Rules, tables: Sequence[tuple[tuple[str, str], tuple[str, ...]]], data: st.DataObject
 ) -> None:
-    of = relation(*table)
-    router, slow = Router(rules), Router(rules)
-    compiled = slow.compiled(of)
-    if compiled is not None:
-        slow._tables[of.oid] = of, compiled._replace(put=None)
-    changes = [change(None, one, of) for one in new]
-    assert router.route(changes) == slow.route(changes)
-    assert router.failures == slow.failures
+    of = [relation(*table, key, oid) for oid, (table, key) in enumerate(tables, 7)]
+    pairs = st.tuples(st.none() | _rows, st.none() | _rows).filter(any)
+    new = st.tuples(st.none(), _rows)
+    pairs_of = st.tuples(st.sampled_from(of), new | new | new | pairs)
+    changes = [change(*pair, one) for one, pair in data.draw(st.lists(pairs_of, max_size=8))]
+    fast, slow = Router(rules), Router(rules)
+    routed = slow.route(changes)
+    assert _as_printed(fast.print(changes)) == _as_printed(routed)
+    assert fast.failures == slow.failures
+
+
+def _as_printed(intents: Sequence[Intent | Printed]) -> list[object]:
+    found: list[object] = []
+    for intent in intents:
+        if isinstance(intent, Put | Remove):
+            found += zip(*print_all([intent]), strict=True)
+        elif isinstance(intent, Printed):
+            assert intent.rows, "what puts nothing says nothing"
+            found += zip(*intent, strict=True)
+        else:
+            found.append(intent)
+    return found
 
 
 # ── One by one ───────────────────────────────────────────────────────────────────────────────────
@@ -173,10 +196,10 @@ def inserted(rules: Rules, of: Relation | None = None, **values: str | None) -> 
     return router, list(router.route([change(None, row(id="1", **values), of or relation())]))
 
 
-def test_only_a_row_that_can_be_in_one_bucket_alone_is_put_in_one_step() -> None:
+def test_only_a_row_that_can_be_in_one_bucket_alone_is_printed_at_once() -> None:
     def is_one(parameters: str | None, *data: str) -> bool:
         compiled = Router(read(parameters, *data)).compiled(relation())
-        return compiled is not None and compiled.put is not None
+        return compiled is not None and compiled.puts is not None
 
     assert is_one(None, "SELECT * FROM t") and is_one(X, "SELECT id FROM t WHERE a = bucket.x AND n > 3")
     assert not is_one(None, "SELECT * FROM t", "SELECT id FROM t")
