@@ -36,7 +36,7 @@ from replicator.rules.lookups import (
     shift,
     withdraw,
 )
-from replicator.rules.printed import Printed
+from replicator.rules.printed import Intended
 from replicator.rules.route import ForNew, Intent, Leave, Router, Truncated, Written
 from replicator.wal.messages import Row
 from replicator.wal.transactions import Change, Kind
@@ -86,7 +86,7 @@ class Lookups:
 
     # -- changes -----------------------------------------------------------------------------------
 
-    async def route(self, changes: Sequence[Change], batch: Batch) -> Sequence[Intent | Printed]:
+    async def route(self, changes: Sequence[Change], batch: Batch) -> Sequence[Intent | Intended]:
         """What buckets and lookups should come to hold because of these changes, in their order."""
         router = self._router
         if isinstance(changes, ForNew) and router.new is not None:

@@ -21,7 +21,6 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Protocol
 
 import psycopg
@@ -41,7 +40,7 @@ from replicator.database import Connection, rows
 from replicator.errors import StandingBy, StorageUnready, Unavailable
 from replicator.marks import mark
 from replicator.rules.model import Put, Remove
-from replicator.rules.printed import Printed, print_all, put_again
+from replicator.rules.printed import Intended, put_again
 from replicator.rules.route import Enter, ForNew, Intent, Leave, Truncated
 from replicator.wal.lsn import Lsn
 from replicator.wal.transactions import Change, Transaction
@@ -58,8 +57,8 @@ _BYTES_HELD = 12 << 20
 _ROLLBACK_S = 5.0
 #: The source counts time from 2000 on, we from 1970.
 _EPOCH_S = 946_684_800.0
-#: What an op takes in storage besides what it says of the row.
-_OVERHEAD = 50
+#: What an op takes in storage besides what it says of the row, and what that is besides the row's text.
+_OVERHEAD, _NAMES = 50, 100
 
 
 class Feed(Protocol):
@@ -115,27 +114,27 @@ class Writer:
         """The next storage transaction; nothing is sent before something is appended."""
         return Batch(self, self.checkpoint)
 
-    def checked(self, intent: Put | Remove) -> Put | Remove:
+    def checked(self, op: Put | Remove | bytes) -> Put | Remove | bytes:
         """The same; or, of a row too large for any client, that it is not there, nor as it was before."""
-        if isinstance(intent, Remove) or len(intent.data) <= self.row_most:
-            return intent
+        put: Put | Remove | None
+        if isinstance(op, bytes):
+            # What is printed is never shorter than its text.
+            put = put_again(op) if len(op) > self.row_most else None
+        else:
+            put = op
+        if not isinstance(put, Put) or len(put.data) <= self.row_most:
+            return op
         self.left_out += 1
         if self.left_out <= 10 or self.left_out % 1000 == 0:
             mark(
                 "row too large",
                 level=logging.WARNING,
-                row=f"{intent.object_type}/{intent.object_id}",
-                bytes=len(intent.data),
+                row=f"{put.object_type}/{put.object_id}",
+                bytes=len(put.data),
                 most=self.row_most,
                 times=self.left_out,
             )
-        return Remove(intent.bucket, intent.object_type, intent.object_id, intent.subkey)
-
-    def checked_rows(self, printed: Printed) -> Printed:
-        """The same, of Puts that are printed."""
-        if sum(map(len, printed.rows)) <= self.row_most:
-            return printed
-        return print_all([self.checked(put_again(*each)) for each in zip(*printed, strict=True)])
+        return Remove(*put[:4])
 
     @property
     def is_committing(self) -> bool:
@@ -268,7 +267,7 @@ class Batch:
                 await self.rest()
                 await self._feed.spill(self._writer.connection)
 
-    async def add(self, intents: Sequence[Intent | Printed]) -> None:
+    async def add(self, intents: Sequence[Intent | Intended]) -> None:
         """Add ops and entries in this order."""
         kinds = set(map(type, intents))
         if Truncated in kinds:
@@ -278,7 +277,7 @@ class Batch:
                 else:
                     await self.add([intent])
         elif Enter in kinds or Leave in kinds:
-            self._add([intent for intent in intents if isinstance(intent, Put | Remove | Printed)])
+            self._add([intent for intent in intents if isinstance(intent, Put | Remove | Intended)])
             entries = [intent for intent in intents if isinstance(intent, Enter | Leave)]
             await self._held.number_all()
             self._op_id = self._entries.add(entries, self._op_id)
@@ -337,20 +336,30 @@ class Batch:
         if held != self._before:
             raise Unavailable(f"slot {writer.key['slot']} is stored up to {held.lsn}, not {self._before.lsn}")
 
-    def _add(self, intents: Sequence[Put | Remove | Printed]) -> None:
-        for is_printed, some in groupby(intents, lambda intent: type(intent) is Printed):
-            if is_printed:
-                for printed in some:
-                    self._hold(self._writer.checked_rows(printed))  # type: ignore[arg-type]  # just looked at
-            else:
-                self._hold(print_all(map(self._writer.checked, some)))  # type: ignore[arg-type]  # as above
+    def _add(self, intents: Sequence[Put | Remove | Intended]) -> None:
+        plain: list[Put | Remove | bytes] = []
+        for intent in intents:
+            if type(intent) is not Intended:
+                plain.append(intent)  # type: ignore[arg-type]  # as has just been looked at
+                continue
+            self._hold_plain(plain)
+            plain = []
+            self._hold(*intent)
+        self._hold_plain(plain)
 
-    def _hold(self, printed: Printed) -> None:
-        self._held.add(printed, self._op_id)
-        rows = printed.rows
-        size = sum(map(len, rows)) + _OVERHEAD * len(rows)
-        self._op_id += len(rows)
-        self.rows += len(rows)
+    def _hold_plain(self, ops: list[Put | Remove | bytes]) -> None:
+        if ops:
+            self._hold([op[0] for op in ops], ops)  # type: ignore[misc]  # none of them is printed
+
+    def _hold(self, buckets: list[str], ops: list[Put | Remove | bytes]) -> None:
+        # About what they come to: the last thing that a Put says is its row.
+        sizes = [len(op) if type(op) is bytes else _NAMES + len(op[-1]) for op in ops]  # type: ignore[arg-type]  # a text, else
+        if max(sizes) > self._writer.row_most:
+            ops = list(map(self._writer.checked, ops))
+        self._held.add(buckets, ops, self._op_id)
+        size = sum(sizes) + _OVERHEAD * len(ops)
+        self._op_id += len(ops)
+        self.rows += len(ops)
         self.bytes += size
         self._bytes_held += size
 

@@ -46,6 +46,10 @@ Known = Callable[[Need], Iterable[tuple[Scalar, ...]]]
 Failed = Callable[[str, "Compiled", Row, str], None]
 
 
+#: Python nests a hundred levels deep; what is printed at once stands in a loop.
+_DEEPEST = 90
+
+
 class Compiled(NamedTuple):
     """What the rules come to for one relation."""
 
@@ -179,6 +183,8 @@ class _Maker:
         body = Body(self._rules, self._relation, self._types, self._failed)
         body.suffix = self._suffix(query.table)
         code, naming = body.naming(variant, body.term(variant, term))
+        if any(line.startswith(" " * 4 * _DEEPEST) for line in naming):
+            return None
         return puts(code, naming, self._relation, self._output(query), shapes[0], key_at, subkey)
 
     def place_joined(
@@ -234,9 +240,9 @@ class _Maker:
             lines = [f"key = row[{key_at[0]}] or ''", f"if {is_short}:", f"    return {prefix!r} + key"]
             return code.function("row", [*lines, f"return {prefix!r} + {short}(key)"])
         columns = key_at or range(len(self._relation.columns))
-        words = ", ".join(f"row[{at}]" for at in columns)
+        words = "".join(f"row[{at}], " for at in columns)
         dumps = code.name(orjson.dumps, "dumps")
-        return code.function("row", [f"return {prefix!r} + {short}({dumps}(({words},)).decode())"])
+        return code.function("row", [f"return {prefix!r} + {short}({dumps}(({words})).decode())"])
 
     def shapes(self, queries: Iterable[DataQuery]) -> tuple[tuple[Shape, ...], list[int]]:
         """The ways in which rows are shown, and which of them each query takes."""

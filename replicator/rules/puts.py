@@ -18,13 +18,13 @@ from replicator.rules.columns.shapes import Shape
 from replicator.rules.columns.types import INTEGERS, UUID
 from replicator.rules.columns.values import Printing
 from replicator.rules.compute.code import Code
-from replicator.rules.printed import LENGTHS, Printed, length, put_head
+from replicator.rules.printed import LENGTHS, Intended, length, put_head
 from replicator.wal.messages import Relation, Row
 from replicator.wal.transactions import Change, Kind
 
 #: (a change, those after it, the time, where to add) → the first of them that is no new row of the same
 #: relation, or one that is left to others; None if there is none. It takes those before it from the others.
-Puts: TypeAlias = Callable[[Change, Iterator[Change], float, Printed], Change | None]
+Puts: TypeAlias = Callable[[Change, Iterator[Change], float, Intended], Change | None]
 #: What is short, and is itself as a part of a name.
 _SHORT = INTEGERS | {UUID}
 
@@ -48,14 +48,14 @@ def puts(
         "if bucket is None:",
         "    continue",
         *_printed(code, relation, output, shape, key_at, subkey),
-        "add_row(made)",
+        "add_op(made)",
         "add_bucket(bucket)",
     ]
     made: Puts = code.function(
-        "change, after, now, printed",
+        "change, after, now, intended",
         [
             "of = change.relation",
-            "add_bucket, add_row = printed.buckets.append, printed.rows.append",
+            "add_bucket, add_op = intended.buckets.append, intended.ops.append",
             f"for change in {use(chain)}((change,), after):",
             *(f"    {line}" for line in body),
             "return None",

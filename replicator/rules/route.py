@@ -22,7 +22,8 @@ from replicator.rules.columns.types import BUILT_IN, Types
 from replicator.rules.compile import Compiled, Placed, compile_rules
 from replicator.rules.expression import Scalar
 from replicator.rules.model import Put, Remove, Rules
-from replicator.rules.printed import Printed
+from replicator.rules.printed import Intended
+from replicator.rules.puts import Puts
 from replicator.wal.messages import Relation, Row
 from replicator.wal.transactions import Change, Kind, relations_of
 
@@ -71,9 +72,12 @@ Intend = Callable[[Intent], None]
 _make = tuple.__new__
 #: Looked up once: an Enum's member takes longer to find than a row to pass.
 _INSERT, _TRUNCATE = Kind.INSERT, Kind.TRUNCATE
-#: What nothing is added to.
-_NOTHING = Printed([], [])
 
+
+#: For fewer changes than this, to make little of much is more than to do without.
+_FEW = 3
+#: After a new row that could not be printed so many are taken to be like it.
+_LEFT = 16
 
 #: A bucket, the type and id that clients know the row by there, and its subkey.
 _Place = tuple[str, str, str, str]
@@ -142,29 +146,44 @@ class Router:
             self._route(change, now, intents.append)
         return intents
 
-    def print(self, changes: Iterable[Change], now: float = 0.0) -> list[Intent | Printed]:
-        """The same; new rows that can go to one bucket only, as most, are printed, many at once."""
-        intents: list[Intent | Printed] = []
-        printed, puts = _NOTHING, None
+    def print(self, changes: Sequence[Change], now: float = 0.0) -> Sequence[Intent | Intended]:
+        """The same, with Puts and Removes that follow each other as one, but where there are few.
+
+        New rows that can go to one bucket only, as most, are printed.
+        """
+        if len(changes) < _FEW:
+            return self.route(changes, now)
+        found: list[Intent | Intended] = []
+        last = Intended([], [])
+        buckets, ops = last
         met: Relation | None = None
+        table: Compiled | None = None
+        puts: Puts | None = None
+        #: So many new rows more are not to be printed here.
+        left = 0
         after = iter(changes)
         change = next(after, None)
         while change is not None:
-            if change.relation is not met:
-                met = change.relation
-                table = self.compiled(met)
+            kind, relation, old, new, _, _ = change
+            if relation is not met:
+                met, table = relation, self.compiled(relation)
                 puts = None if table is None else table.puts
-            if puts is not None and change.kind is _INSERT:
-                if not intents or intents[-1] is not printed:
-                    printed = Printed([], [])
-                first, change = change, puts(change, after, now, printed)
-                if printed.rows and (not intents or intents[-1] is not printed):
-                    intents.append(printed)
-                if change is not first:
+            if puts is not None and kind is _INSERT and not left:
+                change = puts(change, after, now, last)
+                if change is None or change.kind is not _INSERT or change.relation is not met:
                     continue
-            self._route(change, now, intents.append)
+                left, new = _LEFT, change.new
+            left -= left > 0
+            if table is not None and (table.has_entries or kind is _TRUNCATE):
+                found += [last] if ops else []
+                self._route(change, now, found.append)
+                buckets, ops = last = Intended([], [])
+            elif table is not None:
+                before = len(ops)
+                _place(table, old, new, now, ops.append)  # type: ignore[arg-type]  # which intends no others
+                buckets += [op[0] for op in ops[before:]]  # type: ignore[misc]  # as above
             change = next(after, None)
-        return intents
+        return [*found, last] if ops else found
 
     def _route(self, change: Change, now: float, intend: Intend) -> None:
         kind, relation, old, new, _, _ = change

@@ -74,15 +74,21 @@ def decode_all(frames: Sequence[bytes], streamed: bool = False) -> list[Message 
     """
     messages: list[Message | Inserts | Keepalive] = []
     append, seen = messages.append, _seen.get
-    #: How the row before began, if one that begins alike can follow it, and where to; how to read it.
+    #: How the row before began, if one that begins alike can follow it, and how to read it; and all of those
+    #: that began alike, if it was not the first.
     met: bytes | None = None
-    rows: list[Row] = []
     read: _ReadRow = _read_nothing
+    rows: list[Row] | None = None
     for frame in frames:
         if frame[25:33] == met and (row := read(frame, 33, 0, None)) is not None and frame[0] == XLOG_DATA:
+            if rows is None:
+                first = messages[-1]
+                assert isinstance(first, Insert), "that is what we have met"
+                rows = [first.new]
+                messages[-1] = Inserts(first.relation, rows)
             rows.append(row)
             continue
-        met = None
+        met = rows = None
         message: Message | Inserts | Keepalive | None = None
         if streamed:
             known, at, xid = seen(frame[25:26] + frame[30:37]), 37, int.from_bytes(frame[26:30])
@@ -91,11 +97,9 @@ def decode_all(frames: Sequence[bytes], streamed: bool = False) -> list[Message 
         if known is not None and frame[0] == XLOG_DATA:
             read, relation = known
             message = found = read(frame, at, relation, xid)
-            if type(found) is tuple and streamed:
+            if type(found) is tuple:
                 message = _make(Insert, (relation, found, xid))
-            elif type(found) is tuple:
-                met, rows = frame[25:33], [found]
-                message = _make(Inserts, (relation, rows))
+                met = None if streamed else frame[25:33]
         elif len(frame) in _SIZES and frame[0] == XLOG_DATA:
             message = _bound(frame)
         if message is None:

@@ -233,9 +233,10 @@ class Assembler:
         self._is_empty = False
 
     def _out_of_order(self, message: Message | Inserts | Keepalive) -> ProtocolError:
+        what = Insert if type(message) is Inserts else type(message)
         where = f"in transaction {self._open.xid}" if self._open else "outside a transaction"
         return ProtocolError(
-            f"the source sent {type(message).__name__} {where}, where it cannot stand",
+            f"the source sent {what.__name__} {where}, where it cannot stand",
             "This is a bug, or a Postgres newer than this release knows: please report it.",
         )
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from replicator.rules.parse import parse_rules
-from replicator.rules.printed import Printed
+from replicator.rules.printed import Intended
 from replicator.rules.route import Intent, Router
 from replicator.wal.fast import decode_all
 from replicator.wal.transactions import Assembler
@@ -50,11 +50,11 @@ def _route_s(drains: list[list[bytes]], rows: int, rules: str) -> float:
     while routed < rows:
         for drain in drains:
             for piece in assembler.assemble(decode_all(drain)).transactions:
-                routed += _printed(router.print(piece.changes))
+                routed += _count(router.print(piece.changes))
     seconds = time.perf_counter() - begun
     assert routed == rows, "every row is in one bucket"
     return seconds
 
 
-def _printed(intents: Sequence[Intent | Printed]) -> int:
-    return sum([len(intent.rows) for intent in intents if isinstance(intent, Printed)])
+def _count(intents: Sequence[Intent | Intended]) -> int:
+    return sum([len(intent.ops) for intent in intents if isinstance(intent, Intended)])

@@ -35,7 +35,7 @@ async def storage(database: Database) -> AsyncIterator[Connection]:
 
 def blocks(first: int, count: int) -> list[bytes]:
     puts = [Put("b", "t", str(n), f"1/{n}", '{"n":1}') for n in range(count)]
-    return [number_ops(print_all(puts).rows, first, [1] * count)]
+    return [number_ops(print_all(puts), first, [1] * count)]
 
 
 async def stored(connection: Connection) -> int:

@@ -33,6 +33,8 @@ TIGHT: Mapping[str, float] = {
     "replicator.buckets.numbers._MOST": 4,
     "replicator.buckets.write._ROUTED": 5,
     "replicator.buckets.held._NUMBERED": 3,
+    "replicator.rules.route._FEW": 1,
+    "replicator.rules.route._LEFT": 1,
     "replicator.buckets.write._BYTES_HELD": 5_000,
     "replicator.wal.progress.QUIET_BYTES": 20_000,
     "replicator.buckets.lookups.WIDE": 3,

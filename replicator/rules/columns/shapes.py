@@ -55,6 +55,9 @@ def shape(
     writer = _Writer(relation, dialect, types, suffix, failed)
     parts = writer.parts(columns)
     row_id, id_at = writer.id(parts), writer.id_at(parts)
+    whole: dict[str, Expression] = {column.name: Column(column.name) for column in relation.columns}
+    if parts == whole:
+        parts = whole  # in whatever order they are named, all of them stand in the table's
     if all(isinstance(part, Column) for part in parts.values()):
         code, how = Code(), partial(writer.printing, parts)
         return Shape(row_id, encoder_of(code, how(code)), False, id_at, how)

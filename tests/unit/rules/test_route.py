@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from replicator.rules import route
 from replicator.rules.model import Put, Remove, Rules
 from replicator.rules.parse import parse_rules
-from replicator.rules.printed import Printed, print_all
+from replicator.rules.printed import Intended, print_all
 from replicator.rules.route import Intent, Router, Truncated
 from replicator.wal.messages import Column, Relation, Row
 from replicator.wal.transactions import Change, Kind
@@ -162,25 +163,34 @@ _shapes = st.sampled_from(
 def test_rows_that_are_printed_at_once_are_those_that_are_routed(
     rules: Rules, tables: Sequence[tuple[tuple[str, str], tuple[str, ...]]], data: st.DataObject
 ) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(route, "_FEW", data.draw(st.sampled_from([0, 3])))
+        patch.setattr(route, "_LEFT", data.draw(st.sampled_from([0, 1, 16])))
+        _print_and_route(rules, tables, data)
+
+
+def _print_and_route(
+    rules: Rules, tables: Sequence[tuple[tuple[str, str], tuple[str, ...]]], data: st.DataObject
+) -> None:
     of = [relation(*table, key, oid) for oid, (table, key) in enumerate(tables, 7)]
     pairs = st.tuples(st.none() | _rows, st.none() | _rows).filter(any)
     new = st.tuples(st.none(), _rows)
     pairs_of = st.tuples(st.sampled_from(of), new | new | new | pairs)
-    changes = [change(*pair, one) for one, pair in data.draw(st.lists(pairs_of, max_size=8))]
+    changes = [change(*pair, one) for one, pair in data.draw(st.lists(pairs_of, max_size=12))]
     fast, slow = Router(rules), Router(rules)
     routed = slow.route(changes)
     assert _as_printed(fast.print(changes)) == _as_printed(routed)
     assert fast.failures == slow.failures
 
 
-def _as_printed(intents: Sequence[Intent | Printed]) -> list[object]:
+def _as_printed(intents: Sequence[Intent | Intended]) -> list[object]:
     found: list[object] = []
     for intent in intents:
         if isinstance(intent, Put | Remove):
-            found += zip(*print_all([intent]), strict=True)
-        elif isinstance(intent, Printed):
-            assert intent.rows, "what puts nothing says nothing"
-            found += zip(*intent, strict=True)
+            found.append((intent.bucket, print_all([intent])[0]))
+        elif isinstance(intent, Intended):
+            assert intent.ops, "what puts nothing says nothing"
+            found += zip(intent.buckets, print_all(intent.ops), strict=True)
         else:
             found.append(intent)
     return found
@@ -206,6 +216,30 @@ def test_only_a_row_that_can_be_in_one_bucket_alone_is_printed_at_once() -> None
     assert not is_one(X, "SELECT * FROM t WHERE a = bucket.x OR b = bucket.x")
     assert not is_one(X, "SELECT * FROM t WHERE bucket.x IN xs")
     assert not is_one(X, "SELECT * FROM t WHERE a = bucket.x AND bucket.x IN xs")
+
+
+def test_all_columns_stand_in_the_order_of_the_table_however_they_are_named() -> None:
+    """Rows that are stored already do."""
+    columns = [name for name, _ in COLUMNS]
+    _, intents = inserted(read(None, f"SELECT {', '.join(reversed(columns))} FROM t"))
+    assert isinstance(intents[0], Put)
+    assert list(json.loads(intents[0].data)) == columns
+
+
+@pytest.mark.parametrize("conditions", [89, 90, 91, 95, 96])
+def test_a_rule_of_many_values_is_printed_at_once_only_as_deep_as_python_nests(conditions: int) -> None:
+    same = " AND ".join(["a = bucket.x", *(["n = bucket.x"] * (conditions - 1))])
+    router = Router(read(X, f"SELECT * FROM t WHERE {same}"))
+    changes = [change(None, row(id=str(n), a="7", n="7"), relation()) for n in range(5)]
+    assert _as_printed(router.print(changes)) == _as_printed(router.route(changes))
+
+
+def test_a_table_without_columns_has_rows_all_the_same() -> None:
+    empty = Relation(7, "public", "t", "f", ())
+    router = Router(read(None, "SELECT * FROM t"))
+    changes = [change(None, (), empty)] * 5
+    assert _as_printed(router.print(changes)) == _as_printed(router.route(changes))
+    assert [intent.data for intent in router.route(changes) if isinstance(intent, Put)] == ["{}"] * 5
 
 
 def test_a_row_that_fails_in_one_rule_goes_to_the_others() -> None:
