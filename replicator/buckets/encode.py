@@ -1,4 +1,4 @@
-"""Ops' columns that say what of a row → all that a binary COPY has of them, with ids and checksums. No I/O.
+"""Columns that say what of a row → whole ops, with ids, buckets and checksums, for a binary COPY. No I/O.
 
 To read numbers and find escapes in text takes storage a fifth of the time that it needs to take in an op.
 """
@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from struct import Struct
 from zlib import crc32
 
-#: How such a COPY begins, and ends.
-BEGIN, END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 #: How many columns there are; each of three numbers, after its length.
 _numbers = Struct(">hiqiiiI").pack
 

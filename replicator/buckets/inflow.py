@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from replicator import queries
-from replicator.buckets.encode import BEGIN, END
+from replicator.binary_copy import BEGIN, END
 from replicator.database import Connection
 
 _q = queries.load("buckets")
@@ -35,7 +35,7 @@ class Inflow:
         self._handing_over: asyncio.Task[None] | None = None
 
     async def send(self, blocks: Sequence[bytes]) -> None:
-        """Have storage given these blocks of them, and go on without waiting for it.
+        """Have storage given these, and go on without waiting for it.
 
         They stay what they are: joined, those of a large transaction would be copied once more.
         """
@@ -78,9 +78,9 @@ class Inflow:
                 await copying.write(BEGIN)
                 while self._blocks or not self._is_to_end:
                     while self._blocks:
-                        blocks = self._blocks.popleft()
-                        await copying.write(blocks)
-                        self._waiting -= len(blocks)
+                        block = self._blocks.popleft()
+                        await copying.write(block)
+                        self._waiting -= len(block)
                         self._taken.set()
                     if not self._is_to_end:
                         self._given.clear()

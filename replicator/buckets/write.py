@@ -241,7 +241,7 @@ class Batch:
             self._lsn = piece.end_lsn
 
     async def _hand_on(self) -> None:
-        """Give storage what is worth giving; or keep it, printed, while the batch before is committed."""
+        """Give storage what is worth giving; or keep it, numbered, while the batch before is committed."""
         if self._held.is_due:
             await self._held.number_soon()
             if not self._writer.is_committing:

@@ -16,20 +16,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
+from replicator.binary_copy import BEGIN, END, column
 from replicator.ehr.identity import bytes_of
 
 if TYPE_CHECKING:
     from replicator.ehr.job import Job
     from replicator.ehr.model import TableMapping
 
-#: How such a COPY begins, and ends.
-_BEGIN, _END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 #: So much is handed over together.
 _BLOCK_BYTES = 1 << 16
 #: How many columns there are, a lane, and the length of a number in it; that before such a number.
 _lane, _number = Struct(">hiqi").pack, Struct(">18sq").pack
-_length = Struct(">i").pack
-_NULL = _length(-1)
 #: A manner's number; commit_lsn and ordinal; part.
 _manner, _change, _part = Struct(">iq").pack, Struct(">iQiq").pack, Struct(">ii").pack
 _COLUMNS, _ODD = 8, 4
@@ -169,7 +166,7 @@ class Added:
         return self._whole_blocks(count, is_all=True)
 
     def _blocks(self, before: Callable[[Waiting], int]) -> Iterator[bytes]:
-        parts, size = [_BEGIN], 0
+        parts, size = [BEGIN], 0
         for lane in self._in_order():
             if lane.is_others:
                 continue
@@ -183,10 +180,10 @@ class Added:
             if (size := size + sum(map(len, lane.jobs))) >= _BLOCK_BYTES:
                 yield b"".join(parts)
                 parts, size = [], 0
-        yield b"".join([*parts, _END])
+        yield b"".join([*parts, END])
 
     def _whole_blocks(self, before: Callable[[Waiting], int], is_all: bool) -> Iterator[bytes]:
-        parts, size = [_BEGIN], 0
+        parts, size = [BEGIN], 0
         for lane in self._in_order():
             begin, first = _lane(_COLUMNS + _ODD, 8, lane.id, 8), before(lane) + 1
             odd = lane.whole() if is_all or lane.is_others else lane.odd
@@ -196,15 +193,10 @@ class Added:
             if size >= _BLOCK_BYTES:
                 yield b"".join(parts)
                 parts, size = [], 0
-        yield b"".join([*parts, _END])
+        yield b"".join([*parts, END])
 
     def _in_order(self) -> list[Waiting]:
         return sorted(self.lanes.values(), key=lambda lane: lane.id)
-
-
-def field(value: bytes | None) -> bytes:
-    """A column's value."""
-    return _NULL if value is None else _length(len(value)) + value
 
 
 def begin(manner: int) -> bytes:
@@ -229,7 +221,7 @@ def _without_number(job: Job, manner: int) -> bytes:
             _text(job.key),
             _uuid(job.composition),
             _change(8, at.commit_lsn, 8, at.ordinal),
-            field(job.snapshot),
+            column(job.snapshot),
         )
     )
 
@@ -239,8 +231,8 @@ def _odd(part: int, patient: str, ehr: str | None, trouble: str | None) -> bytes
 
 
 def _uuid(value: str | None) -> bytes:
-    return field(None if value is None else bytes_of(value))
+    return column(None if value is None else bytes_of(value))
 
 
 def _text(value: str | None) -> bytes:
-    return _NULL if value is None else field(value.encode())
+    return column(None if value is None else value.encode())

@@ -19,10 +19,11 @@ from typing import Any, TypeAlias
 import orjson
 from uuid_utils import uuid5
 
+from replicator.binary_copy import LENGTHS
 from replicator.ehr.identity import SPACE, ehr_id, joined
 from replicator.ehr.job import Operation
 from replicator.ehr.model import Children, RecordMapping, Style, TableMapping
-from replicator.ehr.queue_added import OVERHEAD, Added, Manner, begin, field
+from replicator.ehr.queue_added import OVERHEAD, Added, Manner, begin
 from replicator.rules.columns.types import BOOL, DATE, INTEGERS, PLAIN, REALS, TIME, TIMESTAMP, TIMESTAMPTZ
 from replicator.rules.compute.code import Code
 from replicator.wal.messages import Column
@@ -33,7 +34,7 @@ _KEY_BYTES = 256
 #: The commit's position; and from there to the length of the snapshot.
 _place, _rest = Struct(">iQ").pack, Struct(">iqi").pack
 #: Before a composition's id.
-_UUID = field(bytes(16))[:4]
+_UUID = LENGTHS[16]
 #: (a change, those after it, their commit's position) → the first of them that goes the long way, or None. It
 #: takes the others from those after it, up to that one.
 Write: TypeAlias = Callable[[Change, Iterator[Change], int], Change | None]
@@ -106,7 +107,7 @@ def _runner(
     priority, is_odd = table.priority, "name is None"
     if columns[key_at].type_oid not in _BARE:
         is_odd += " or '/' in name or '~' in name"
-    heads = [head + field(bytes(length))[:4] for length in range(_KEY_BYTES)]
+    heads = [head + length for length in LENGTHS[:_KEY_BYTES]]
     return code.function(
         "change, after, known, meet, place",
         [

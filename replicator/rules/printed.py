@@ -11,14 +11,10 @@ from functools import lru_cache
 from struct import Struct
 from typing import NamedTuple
 
+from replicator.binary_copy import LENGTHS, NULL, column
 from replicator.rules.model import Put, Remove
 
-#: A column is its length, and its bytes.
-length = Struct(">i").pack
-#: The length of most, made once.
-LENGTHS = tuple(map(length, range(2048)))
 _read_length = Struct(">i").unpack_from
-_NULL = length(-1)
 
 
 class Intended(NamedTuple):
@@ -40,7 +36,7 @@ def _printed(intent: Put | Remove) -> bytes:
         head, data = put_head(kind), column(text.encode())
     else:
         _, kind, row_id, subkey = intent  # type: ignore[misc]  # a Remove, then
-        head, data = _remove_head(kind), _NULL
+        head, data = _remove_head(kind), NULL
     row_id_, subkey_ = row_id.encode(), subkey.encode()
     try:
         return b"".join((head, LENGTHS[len(row_id_)], row_id_, LENGTHS[len(subkey_)], subkey_, data))
@@ -57,11 +53,6 @@ def put_head(kind: str) -> bytes:
 @lru_cache(maxsize=1024)
 def _remove_head(kind: str) -> bytes:
     return column(b"REMOVE") + column(kind.encode())
-
-
-def column(value: bytes) -> bytes:
-    size = len(value)
-    return (LENGTHS[size] if size < len(LENGTHS) else length(size)) + value
 
 
 def put_again(row: bytes) -> Put | None:

@@ -1,7 +1,7 @@
 """What names a row's bucket × how it is shown → what prints new rows, one after another. No I/O.
 
 A row of most tables can be in one bucket only, and most of what passes are rows that are new. What is done of
-such a row is little; to call functions for its bucket, its id, its text and its line, and to hand on what
+such a row is little; to call functions for its bucket, its id, its text and its op, and to hand on what
 each of them says, took more than half of the time. So for a run of them all of it is written out as one.
 
 Rows with long names are left to others.
@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import TypeAlias
 
+from replicator.binary_copy import LENGTHS, length
 from replicator.rules import keys
 from replicator.rules.columns.shapes import Shape
 from replicator.rules.columns.types import INTEGERS, UUID
 from replicator.rules.columns.values import Printing
 from replicator.rules.compute.code import Code
-from replicator.rules.printed import LENGTHS, Intended, length, put_head
+from replicator.rules.printed import Intended, put_head
 from replicator.wal.messages import Relation, Row
 from replicator.wal.transactions import Change, Kind
 

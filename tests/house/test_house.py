@@ -23,6 +23,7 @@ GROUND = (
     "logs",
     "queries",
     "text",
+    "binary_copy",
     "dsn",
     "settings",
     "config",

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from replicator.binary_copy import column
 from replicator.ehr.job import Jobs
-from replicator.ehr.queue_added import Added, begin, field
+from replicator.ehr.queue_added import Added, begin
 from replicator.ehr.queue_inserted import insertion
 from replicator.wal.lsn import Lsn
 from replicator.wal.messages import Column, Relation
@@ -93,5 +94,5 @@ def test_a_row_is_kept_as_its_texts_and_its_manner_has_their_names(values: tuple
     added = Added()
     change = Change(Kind.INSERT, Relation(1, "public", "t", "f", columns), None, values, 1)
     assert short is not None and short(added)(change, iter(()), 1) is None
-    assert field(orjson.dumps(values)) in b"".join(added.counted(0))
+    assert column(orjson.dumps(values)) in b"".join(added.counted(0))
     assert [manner.columns for manner in added.manners.values()] == [names]
