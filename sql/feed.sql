@@ -47,9 +47,17 @@ WHERE slot = %(slot)s::text AND namespace = %(namespace)s::text AND name = %(nam
 -- name: known_records
 -- Those of these records, by their places, of which there is or was a job. Where several rows are one record,
 -- it is of one row that is asked.
-SELECT given.at FROM unnest(%(compositions)s::uuid[], %(lanes)s::bigint[], %(keys)s::text[])
-    WITH ORDINALITY AS given (composition, lane, key, at)
-WHERE EXISTS (SELECT FROM ehr_compositions AS c
+WITH given AS (
+    SELECT * FROM unnest(%(compositions)s::uuid[], %(lanes)s::bigint[], %(keys)s::text[])
+        WITH ORDINALITY AS given (composition, lane, key, at)),
+arrived AS MATERIALIZED (
+    SELECT p.lane, j.composition_id, j.record_key
+    FROM ehr_parcels AS p CROSS JOIN LATERAL ehr_jobs_of(p.jobs) AS j WHERE p.lane = ANY (%(lanes)s::bigint[]))
+SELECT given.at FROM given
+WHERE given.at IN (SELECT g.at FROM given AS g
+                   JOIN arrived AS a ON a.lane = g.lane AND a.composition_id = g.composition
+                   WHERE %(is_one)s::boolean OR a.record_key = g.key)
+   OR EXISTS (SELECT FROM ehr_compositions AS c
               WHERE c.id = given.composition AND (%(is_one)s::boolean OR c.record_key = given.key))
    OR EXISTS (SELECT FROM ehr_jobs AS q
               WHERE q.lane = given.lane AND q.composition_id = given.composition
@@ -71,10 +79,11 @@ WITH fed AS (
                CASE WHEN %(operation)s::text = 'mark' THEN snapshot END AS snapshot
         FROM ehr_sync_queue_open WHERE mapping = %(mapping)s::text AND composition_id IS NOT NULL
         UNION ALL
-        SELECT 1, a.lane, a.seq, a.record_key, m.operation, nullif(a.patient, ''), a.ehr_id, a.composition_id,
-               CASE WHEN m.columns IS NULL THEN a.snapshot ELSE ehr_row(a.snapshot, m.columns) END
-        FROM ehr_arrivals AS a JOIN ehr_manners AS m ON m.id = a.manner
-        WHERE m.mapping = %(mapping)s::text AND a.composition_id IS NOT NULL) AS known
+        SELECT 1, a.lane, a.seq + j.place, j.record_key, m.operation, nullif(coalesce(j.patient, a.patient), ''),
+               CASE WHEN j.patient IS NULL THEN a.ehr_id ELSE j.ehr_id END, j.composition_id,
+               CASE WHEN %(operation)s::text = 'mark' THEN ehr_row(j.snapshot, m.columns) END
+        FROM ehr_arrivals AS a CROSS JOIN LATERAL ehr_jobs_of(a.jobs) AS j JOIN ehr_manners AS m ON m.id = j.manner
+        WHERE m.mapping = %(mapping)s::text AND j.composition_id IS NOT NULL) AS known
     ORDER BY composition_id, turn DESC, seq DESC),
 held AS (
     SELECT l.id AS lane, c.record_key, l.patient, c.ehr_id, c.id AS composition_id, d.snapshot, d.operation
@@ -93,13 +102,20 @@ ending AS (
     SELECT lane, record_key, patient, ehr_id, composition_id, snapshot FROM held
     WHERE operation IS DISTINCT FROM 'mark'),
 counted AS (SELECT *, row_number() OVER (ORDER BY lane, composition_id) AS number FROM ending),
+named AS (
+    SELECT id, min(name) AS name FROM (
+        SELECT id, name FROM ehr_lanes WHERE id IN (SELECT lane FROM ending)
+        UNION ALL
+        SELECT lane, name FROM ehr_arrivals) AS lanes
+    GROUP BY id),
 arrived AS (
-    INSERT INTO ehr_arrivals (
-        lane, seq, manner, record_key, composition_id, commit_lsn, ordinal, snapshot, part, patient, ehr_id, trouble)
-    SELECT lane, %(arrived)s::bigint + number, %(manner)s::bigint, record_key, composition_id, %(lsn)s::pg_lsn,
-           %(ordinal)s::bigint, CASE WHEN %(operation)s::text = 'mark' THEN snapshot END, number - 1,
-           coalesce(patient, ''), ehr_id,
-           CASE WHEN %(operation)s::text = 'mark' AND snapshot IS NULL
-                THEN 'its row is gone, and nobody knows any more what it said' END
-    FROM counted RETURNING 1)
+    INSERT INTO ehr_arrivals (lane, seq, count, jobs, patient, ehr_id, name, priority)
+    SELECT c.lane, %(arrived)s::bigint + c.number, 1, json_build_array(json_build_object(
+               'manner', m.id, 'key', c.record_key, 'id', c.composition_id, 'lsn', %(lsn)s::text,
+               'ordinal', %(ordinal)s::bigint, 'part', c.number - 1,
+               'row', CASE WHEN m.operation = 'mark' THEN c.snapshot::json END,
+               'trouble', CASE WHEN m.operation = 'mark' AND c.snapshot IS NULL
+                               THEN 'its row is gone, and nobody knows any more what it said' END))::text,
+           coalesce(c.patient, ''), c.ehr_id, n.name, m.priority
+    FROM counted AS c JOIN named AS n ON n.id = c.lane JOIN ehr_manners AS m ON m.id = %(manner)s::bigint RETURNING 1)
 SELECT count(*) FROM arrived

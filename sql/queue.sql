@@ -56,31 +56,20 @@ FROM (SELECT * FROM unnest(%(ids)s::bigint[], %(jobs)s::bigint[], %(priorities)s
 WHERE l.id = given.id
 RETURNING l.id, l.appended, false
 
--- name: append_jobs
-COPY ehr_jobs (lane, seq, manner, record_key, composition_id, commit_lsn, ordinal, snapshot) FROM STDIN (FORMAT binary)
-
--- name: append_odd_jobs
-COPY ehr_jobs (lane, seq, manner, record_key, composition_id, commit_lsn, ordinal, snapshot, part, patient, ehr_id,
-    trouble) FROM STDIN (FORMAT binary)
+-- name: append_parcels
+COPY ehr_parcels (lane, seq, count, jobs, patient, ehr_id) FROM STDIN (FORMAT binary)
 
 -- name: append_arrivals
-COPY ehr_arrivals (lane, seq, manner, record_key, composition_id, commit_lsn, ordinal, snapshot, part, patient, ehr_id,
-    trouble) FROM STDIN (FORMAT binary)
+COPY ehr_arrivals (lane, seq, count, jobs, patient, ehr_id, name, priority) FROM STDIN (FORMAT binary)
 
 -- name: take_in
 -- Everything that has arrived in this transaction: into its lanes, in the order in which it came.
 WITH given AS (
-    SELECT a.lane, count(*) AS jobs, min(m.priority) AS priority, min(nullif(a.patient, '')) AS patient,
-           min(m.mapping) AS mapping, min(a.record_key) AS key
-    FROM ehr_arrivals AS a JOIN ehr_manners AS m ON m.id = a.manner GROUP BY a.lane),
+    SELECT lane, sum(count) AS jobs, min(priority) AS priority, min(name) AS name, min(nullif(patient, '')) AS patient
+    FROM ehr_arrivals GROUP BY lane),
 extended AS (
     INSERT INTO ehr_lanes AS l (id, name, patient, appended, state, priority, urgent_upto, due_at)
-    SELECT lane, CASE WHEN patient IS NULL
-                      THEN 'row/' || replace(replace(mapping, '~', '~0'), '/', '~1') || '/'
-                           || replace(replace(key, '~', '~0'), '/', '~1')
-                      ELSE 'patient/' || replace(replace(patient, '~', '~0'), '/', '~1') END,
-           patient, jobs, 'waiting', priority, jobs, now()
-    FROM given ORDER BY lane
+    SELECT lane, name, patient, jobs, 'waiting', priority, jobs, now() FROM given ORDER BY lane
     ON CONFLICT (id) DO UPDATE
     SET appended = l.appended + excluded.appended,
         state = CASE l.state WHEN 'idle' THEN 'waiting' ELSE l.state END,
@@ -89,10 +78,9 @@ extended AS (
         urgent_upto = CASE WHEN l.state = 'idle' OR excluded.priority <= l.priority
                            THEN l.appended + excluded.urgent_upto ELSE l.urgent_upto END
     RETURNING id, appended)
-INSERT INTO ehr_jobs (
-    lane, seq, manner, record_key, composition_id, commit_lsn, ordinal, snapshot, part, patient, ehr_id, trouble)
-SELECT a.lane, e.appended - g.jobs + row_number() OVER (PARTITION BY a.lane ORDER BY a.seq), a.manner, a.record_key,
-       a.composition_id, a.commit_lsn, a.ordinal, a.snapshot, a.part, a.patient, a.ehr_id, a.trouble
+INSERT INTO ehr_parcels (lane, seq, count, jobs, patient, ehr_id)
+SELECT a.lane, e.appended - g.jobs + sum(a.count) OVER (PARTITION BY a.lane ORDER BY a.seq) - a.count + 1, a.count, a.jobs,
+       a.patient, a.ehr_id
 FROM ehr_arrivals AS a JOIN extended AS e ON e.id = a.lane JOIN given AS g ON g.lane = a.lane
 
 -- name: clear_arrivals
@@ -105,10 +93,32 @@ SELECT pg_catalog.pg_notify('replicator_jobs', '')
 -- name: listen
 LISTEN replicator_jobs
 
+-- name: lay_out
+-- The parcels of these lanes, up to these jobs. Who comes at the same time takes them in the same order.
+WITH meant AS (
+    SELECT p.lane, p.seq FROM ehr_parcels AS p
+    JOIN unnest(%(lanes)s::bigint[], %(uptos)s::bigint[]) AS given (lane, upto)
+      ON p.lane = given.lane AND p.seq <= given.upto
+    ORDER BY p.lane, p.seq FOR UPDATE OF p),
+opened AS (
+    DELETE FROM ehr_parcels AS p USING meant WHERE p.lane = meant.lane AND p.seq = meant.seq
+    RETURNING p.lane, p.seq, p.jobs, p.patient, p.ehr_id, p.created_at)
+INSERT INTO ehr_jobs (
+    lane, seq, manner, record_key, composition_id, commit_lsn, ordinal, snapshot, part, patient, ehr_id, trouble,
+    created_at)
+SELECT p.lane, p.seq + j.place, j.manner, j.record_key, j.composition_id, j.commit_lsn, j.ordinal, j.snapshot, j.part,
+       coalesce(j.patient, p.patient), CASE WHEN j.patient IS NULL THEN p.ehr_id ELSE j.ehr_id END, j.trouble,
+       p.created_at
+FROM opened AS p CROSS JOIN LATERAL ehr_jobs_of(p.jobs) AS j
+
+-- name: last_parcels
+-- Up to where these lanes are to be laid out, that nothing of them be left.
+SELECT lane, max(seq) FROM ehr_parcels WHERE lane = ANY (%(lanes)s::bigint[]) GROUP BY lane
+
 -- name: claim
--- The most urgent lanes that are due and nobody's, and the next jobs of each, with what is known of their
--- compositions. Nobody is given any while the server itself is held. Where the last one never gave the lane back, each
--- of its jobs may have been sent, and may be on its way still: that counts as a try.
+-- The most urgent lanes that are due and nobody's, and the next jobs of each that are laid out, with what is known of
+-- their compositions. Nobody is given any while the server itself is held. Where the last one never gave the lane back, each
+-- of its jobs may have been sent, and may be on its way still: that counts as a try, and is noted next.
 WITH found AS (
     SELECT id, lease_until IS NOT NULL AS was_left FROM ehr_lanes
     WHERE state = 'waiting' AND due_at <= now()
@@ -120,14 +130,10 @@ taken AS (
     SET token = l.token + 1, holder = %(holder)s::text, lease_until = now() + %(lease)s::interval,
         due_at = now() + %(lease)s::interval, decided = false
     FROM found WHERE l.id = found.id
-    RETURNING l.id, l.token, l.done_upto, l.failures, l.ehr_id, l.system_id, l.patient, l.own_ehr_id, found.was_left),
-tried AS (
-    UPDATE ehr_jobs AS q SET attempts = 1
-    FROM taken AS t
-    WHERE t.was_left AND q.lane = t.id AND q.seq > t.done_upto AND q.seq <= t.done_upto + %(jobs)s::integer
-      AND q.attempts = 0)
-SELECT t.id, t.token, t.failures, t.ehr_id::text, t.system_id, t.patient, t.own_ehr_id::text, j.seq, m.source_table, m.mapping, j.record_key,
-       m.operation, CASE WHEN j.patient IS NULL THEN t.patient ELSE nullif(j.patient, '') END,
+    RETURNING l.id, l.token, l.done_upto, l.failures, l.ehr_id, l.system_id, l.patient, l.own_ehr_id, found.was_left)
+SELECT t.id, t.token, t.failures, t.ehr_id::text, t.system_id, t.patient, t.own_ehr_id::text, t.was_left,
+       t.done_upto, j.seq,
+       m.source_table, m.mapping, j.record_key, m.operation, CASE WHEN j.patient IS NULL THEN t.patient ELSE nullif(j.patient, '') END,
        CASE WHEN j.patient IS NULL THEN t.own_ehr_id ELSE j.ehr_id END::text, j.composition_id::text, m.template_id,
        j.commit_lsn::text, j.ordinal, j.part, j.snapshot, m.columns, m.priority, m.may_merge, j.trouble, j.state,
        greatest(j.attempts, t.was_left::integer), c.uid, c.is_deleted, c.commit_lsn::text, c.ordinal
@@ -138,6 +144,28 @@ LEFT JOIN LATERAL (
 LEFT JOIN ehr_manners AS m ON m.id = j.manner
 LEFT JOIN ehr_compositions AS c ON c.id = j.composition_id
 ORDER BY t.id, j.seq
+
+-- name: note_left
+-- A statement of its own: where few jobs are laid out, it would be planned to read all of them, also when there are many.
+UPDATE ehr_jobs AS q SET attempts = 1
+FROM unnest(%(lanes)s::bigint[], %(after)s::bigint[], %(uptos)s::bigint[]) AS given (lane, after, upto)
+WHERE q.lane = given.lane AND q.seq > given.after AND q.seq <= given.upto AND q.attempts = 0
+
+-- name: laid_out
+-- Of lanes that are held, the jobs after these, once they are laid out.
+SELECT given.lane, j.seq, m.source_table, m.mapping, j.record_key, m.operation,
+       CASE WHEN j.patient IS NULL THEN l.patient ELSE nullif(j.patient, '') END,
+       CASE WHEN j.patient IS NULL THEN l.own_ehr_id ELSE j.ehr_id END::text, j.composition_id::text, m.template_id,
+       j.commit_lsn::text, j.ordinal, j.part, j.snapshot, m.columns, m.priority, m.may_merge, j.trouble, j.state,
+       j.attempts, c.uid, c.is_deleted, c.commit_lsn::text, c.ordinal
+FROM unnest(%(lanes)s::bigint[], %(after)s::bigint[], %(most)s::integer[]) AS given (lane, after, most)
+JOIN ehr_lanes AS l ON l.id = given.lane
+JOIN LATERAL (
+    SELECT * FROM ehr_jobs AS j WHERE j.lane = given.lane AND j.seq > given.after
+    ORDER BY j.seq LIMIT given.most) AS j ON true
+LEFT JOIN ehr_manners AS m ON m.id = j.manner
+LEFT JOIN ehr_compositions AS c ON c.id = j.composition_id
+ORDER BY given.lane, j.seq
 
 -- name: rest_of_transaction
 -- Of a lane that is held, what follows this job of the same transaction: up to a job of another, for what is replayed
@@ -242,9 +270,16 @@ SET done_upto = greatest(l.done_upto, held.upto), failures = held.failures,
     (priority, urgent_upto) = (
         SELECT coalesce(min(next.priority), l.priority), coalesce(min(next.seq), l.urgent_upto) FROM (
             SELECT * FROM (
-                SELECT m.priority, n.seq FROM ehr_jobs AS n JOIN ehr_manners AS m ON m.id = n.manner
-                WHERE n.lane = l.id AND n.seq > held.upto AND held.upto >= l.urgent_upto AND held.upto < l.appended
-                ORDER BY n.seq LIMIT 50) AS soon
+                SELECT m.priority, n.seq
+                FROM (
+                    SELECT n.manner, n.seq FROM ehr_jobs AS n
+                    WHERE n.lane = l.id AND n.seq > held.upto AND n.seq <= held.upto + 50
+                    UNION ALL
+                    SELECT j.manner, p.seq + j.place
+                    FROM ehr_parcels AS p CROSS JOIN LATERAL ehr_jobs_of(p.jobs) AS j
+                    WHERE p.lane = l.id AND p.seq <= held.upto + 50) AS n
+                JOIN ehr_manners AS m ON m.id = n.manner
+                WHERE held.upto >= l.urgent_upto AND held.upto < l.appended) AS soon
             ORDER BY priority, seq DESC LIMIT 1) AS next)
 FROM held WHERE l.id = held.id
 RETURNING l.id
@@ -479,9 +514,10 @@ SELECT state, count(*), sum(appended - done_upto)::bigint FROM ehr_lanes WHERE s
 -- name: oldest
 -- For how many seconds the longest waiting job has waited; the first of each lane is its oldest.
 SELECT extract(epoch FROM now() - min(q.created_at))::float8 FROM ehr_lanes AS l
-JOIN LATERAL (
-    SELECT created_at FROM ehr_jobs AS q WHERE q.lane = l.id AND q.seq > l.done_upto ORDER BY q.seq LIMIT 1
-) AS q ON true
+CROSS JOIN LATERAL (
+    SELECT coalesce(
+        (SELECT created_at FROM ehr_jobs AS j WHERE j.lane = l.id AND j.seq > l.done_upto ORDER BY j.seq LIMIT 1),
+        (SELECT created_at FROM ehr_parcels AS p WHERE p.lane = l.id ORDER BY p.seq LIMIT 1)) AS created_at) AS q
 WHERE l.state <> 'idle'
 
 -- name: errors_by_class

@@ -297,8 +297,39 @@ CREATE TABLE ehr_manners (
     columns       text[]
 );
 
--- Clinical changes on their way to the record system, written in the transaction that advances the checkpoint. A
--- row of the source costs one here, so this holds what is that job's alone; all of it is in `ehr_sync_queue_open`.
+-- Clinical changes on their way to the record system, written in the transaction that advances the checkpoint: a
+-- parcel is what came for a lane together, as one row, for a row of the source would cost another one here. It is laid
+-- out in `ehr_jobs` before anybody works on a job of it, or decides about one: never before an earlier one of its lane.
+-- So whoever sees only what is laid out sees no job before its turn. `ehr_sync_queue_open` shows both.
+CREATE TABLE ehr_parcels (
+    lane        bigint       NOT NULL,
+    -- The number of the first of its jobs; the others follow it.
+    seq         bigint       NOT NULL,
+    count       integer      NOT NULL CHECK (count BETWEEN 1 AND 64),
+    -- As JSON: see `ehr_jobs_of`.
+    jobs        text         NOT NULL,
+    -- Both are the lane's where there is no patient here, and those of each job that does not say its own.
+    patient     text,
+    ehr_id      uuid,
+    created_at  timestamptz  NOT NULL DEFAULT now(),
+    PRIMARY KEY (lane, seq)
+) WITH (toast_tuple_target = 4080);
+
+-- The jobs of a parcel, and which one of it each is, from 0.
+CREATE FUNCTION ehr_jobs_of(jobs text) RETURNS TABLE (
+    place bigint, manner bigint, record_key text, composition_id uuid, commit_lsn pg_lsn, ordinal bigint, snapshot text,
+    part integer, patient text, ehr_id uuid, trouble text) LANGUAGE sql STABLE PARALLEL SAFE ROWS 16
+BEGIN ATOMIC
+    SELECT j.place - 1, j.manner, j.key, j.id, j.lsn, j.ordinal, j."row", coalesce(j.part, 0), j.patient, j.ehr, j.trouble
+    FROM ROWS FROM (json_to_recordset(jobs::json) AS (
+             manner bigint, key text, id uuid, lsn pg_lsn, ordinal bigint, "row" text, part integer, patient text,
+             ehr uuid, trouble text))
+         WITH ORDINALITY AS j (manner, key, id, lsn, ordinal, "row", part, patient, ehr, trouble, place);
+END;
+-- Who may read the view may do this, also where functions are not everybody's: it knows nothing by itself.
+GRANT EXECUTE ON FUNCTION ehr_jobs_of(text) TO PUBLIC;
+
+-- Jobs that have been laid out. This holds what is each job's alone; all of it is in `ehr_sync_queue_open`.
 CREATE TABLE ehr_jobs (
     lane             bigint       NOT NULL,
     seq              bigint       NOT NULL,
@@ -383,13 +414,33 @@ SELECT j.lane, j.seq, m.source_table, m.mapping, j.record_key, m.operation,
        m.priority, m.may_merge, j.trouble, j.state, j.attempts, j.next_attempt_at, j.lease_token, j.error_class,
        j.error_message, NULL::text AS composition_uid, NULL::integer AS version, NULL::text AS note, j.created_at,
        j.updated_at, NULL::timestamptz AS finished_at
-FROM ehr_jobs AS j LEFT JOIN ehr_manners AS m ON m.id = j.manner LEFT JOIN ehr_lanes AS l ON l.id = j.lane;
+FROM (
+    SELECT lane, seq, manner, record_key, composition_id, commit_lsn, ordinal, snapshot, part, patient, ehr_id, trouble,
+           state, attempts, next_attempt_at, lease_token, error_class, error_message, created_at, updated_at
+    FROM ehr_jobs
+    UNION ALL
+    SELECT p.lane, p.seq + j.place, j.manner, j.record_key, j.composition_id, j.commit_lsn, j.ordinal, j.snapshot, j.part,
+           coalesce(j.patient, p.patient), CASE WHEN j.patient IS NULL THEN p.ehr_id ELSE j.ehr_id END, j.trouble,
+           'waiting', 0, NULL, NULL, NULL, NULL, p.created_at, NULL
+    FROM ehr_parcels AS p CROSS JOIN LATERAL ehr_jobs_of(p.jobs) AS j) AS j
+LEFT JOIN ehr_manners AS m ON m.id = j.manner LEFT JOIN ehr_lanes AS l ON l.id = j.lane;
 CREATE VIEW ehr_sync_queue AS
 SELECT * FROM ehr_sync_queue_open UNION ALL SELECT * FROM ehr_jobs_done;
 
 -- The jobs of a storage transaction that are too many to be kept back until it ends. They arrive here, so that no
--- lane has to be held before then; nobody else ever sees any. Each says its patient.
-CREATE UNLOGGED TABLE ehr_arrivals (LIKE ehr_jobs INCLUDING DEFAULTS);
+-- lane has to be held before then; nobody else ever sees any.
+CREATE UNLOGGED TABLE ehr_arrivals (
+    lane      bigint   NOT NULL,
+    -- How many had arrived before, and one.
+    seq       bigint   NOT NULL,
+    count     integer  NOT NULL,
+    jobs      text     NOT NULL,
+    patient   text     NOT NULL,
+    ehr_id    uuid,
+    -- The lane's; and how urgent the most urgent of them is.
+    name      text     COLLATE "C" NOT NULL,
+    priority  integer  NOT NULL
+);
 
 -- What the record holds of ours, as far as we know: the newest version of each composition, and its change.
 CREATE TABLE ehr_compositions (

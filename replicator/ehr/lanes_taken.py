@@ -7,11 +7,12 @@ Only the database looks at a clock.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import orjson
 from psycopg.rows import TupleRow
@@ -22,6 +23,7 @@ from replicator.ehr.client.versions import VersionUid
 from replicator.ehr.identity import ChangeId
 from replicator.ehr.job import Job, Operation
 from replicator.ehr.lanes import Going, Home, Known, Lane, Report, Said, Task
+from replicator.marks import mark
 from replicator.wal.lsn import Lsn
 
 _q = queries.load("queue")
@@ -30,6 +32,10 @@ _q = queries.load("queue")
 #: the indices, whatever the statistics say; and there is nothing to find out about them anew each time.
 _PLANNED = b"""SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
     SET plan_cache_mode = force_generic_plan"""
+#: So long they are planned for the size that the tables had: what is right for a few jobs reads all of many.
+_PLANNED_S = 2.0
+#: Where a row of `claim` says whether the lane was left by who had it, and up to where it is done.
+_WAS_LEFT, _UPTO = 7, 8
 #: The hold that keeps everybody from everything.
 SERVER = "server"
 
@@ -39,29 +45,40 @@ class Lanes:
 
     def __init__(self, connect: Connect, holder: str, lease_s: float) -> None:
         self._lend, self._holder = connect, holder
-        #: The sessions that have been told how to plan.
-        self._told: WeakSet[Connection] = WeakSet()
+        #: The sessions that have been told how to plan, and until when their plans are good.
+        self._told: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
         self._lease = timedelta(seconds=lease_s)
 
     @asynccontextmanager
     async def _connect(self) -> AsyncIterator[Connection]:
         async with self._lend() as connection:
-            if connection not in self._told:
-                await connection.execute(_PLANNED)
-                self._told.add(connection)
+            now = asyncio.get_running_loop().time()
+            if (until := self._told.get(connection)) is None or until < now:
+                await connection.execute(_PLANNED if until is None else b"DISCARD PLANS")
+                self._told[connection] = now + _PLANNED_S
             yield connection
 
     async def claim(self, lanes: int, jobs: int) -> list[Lane]:
         """Up to so many lanes, with up to so many jobs of each; they are ours for the length of a lease."""
         asked = {"lanes": lanes, "jobs": jobs, "holder": self._holder, "lease": self._lease, "server": SERVER}
-        async with self._connect() as connection:
-            return lanes_of(await rows(connection, _q.claim, **asked))
+        # Together, for the commit is most of what a claim takes.
+        async with self._connect() as connection, connection.transaction():
+            found = await rows(connection, _q.claim, **asked)
+            taken = lanes_of(found)
+            if was_left := {row[0]: row[_UPTO] for row in found if row[_WAS_LEFT]}:
+                uptos = [upto + jobs for upto in was_left.values()]
+                left = {"lanes": list(was_left), "after": list(was_left.values()), "uptos": uptos}
+                await connection.execute(_q.note_left, left)
+            if short := [lane for lane in taken if len(lane.tasks) < jobs]:
+                await _lay_out(connection, short, jobs)
+        return taken
 
     async def rest(self, lane: Lane, most: int) -> list[Task]:
         """What follows the last job of a lane that is ours, of the same transaction."""
         last = lane.tasks[-1]
         asked = {"lane": lane.id, "after": last.seq, "lsn": str(last.job.change.commit_lsn), "most": most}
         async with self._connect() as connection:
+            await connection.execute(_q.lay_out, {"lanes": [lane.id], "uptos": [last.seq + most]})
             found = await rows(connection, _q.rest_of_transaction, **asked)
         return [_task(seq, rest) for seq, *rest in found]
 
@@ -113,20 +130,40 @@ class Lanes:
             return (await connection.execute(_q.forget_done, values)).rowcount
 
 
+async def _lay_out(connection: Connection, lanes: Sequence[Lane], jobs: int) -> None:
+    """Lanes that are ours, with less than so many jobs: those that follow are laid out, and theirs."""
+    after = {lane.id: lane.tasks[-1].seq if lane.tasks else lane.upto for lane in lanes}
+    missing = {lane.id: jobs - len(lane.tasks) for lane in lanes}
+    uptos = [after[lane] + most for lane, most in missing.items()]
+    mark("jobs laying out", lanes=len(missing))
+    laid = await connection.execute(_q.lay_out, {"lanes": list(missing), "uptos": uptos})
+    if not laid.rowcount:
+        return
+    mark("jobs laid out", lanes=len(missing), jobs=laid.rowcount)
+    asked = {"lanes": list(missing), "after": list(after.values()), "most": list(missing.values())}
+    by_id = {lane.id: lane for lane in lanes}
+    for number, seq, *rest in await rows(connection, _q.laid_out, **asked):
+        _add(by_id[number], seq, rest)
+
+
 def lanes_of(found: Sequence[TupleRow]) -> list[Lane]:
-    """Rows of `claim` → lanes; one that has no visible job has none here either."""
+    """Rows of `claim` → lanes; one that has no job laid out has none here either."""
     lanes: dict[int, Lane] = {}
     for row in found:
-        number, token, failures, ehr, system, patient, own, seq, *rest = row
+        number, token, failures, ehr, system, patient, own, _, upto, seq, *rest = row
         lane = lanes.get(number)
         if lane is None:
             home = Home(ehr, system) if ehr is not None and system is not None else None
-            lane = lanes[number] = Lane(number, token, failures, home, [], own=(patient, own))
+            lane = lanes[number] = Lane(number, token, failures, home, [], upto, own=(patient, own))
         if seq is not None:
-            if not lane.tasks:
-                lane.upto = seq - 1
-            lane.tasks.append(_task(seq, rest))
+            _add(lane, seq, rest)
     return list(lanes.values())
+
+
+def _add(lane: Lane, seq: int, row: Sequence[Any]) -> None:
+    if not lane.tasks:
+        lane.upto = seq - 1
+    lane.tasks.append(_task(seq, row))
 
 
 def _task(seq: int, row: Sequence[Any]) -> Task:

@@ -198,9 +198,7 @@ async def _append(connection: Connection, added: Added, stored: Stored) -> dict[
         return {}
     await note(connection, added.manners, stored.manners)
     lanes = await extend(connection, added.lanes, stored.lanes)
-    await _copy(connection, _q.append_jobs, added.numbered())
-    if (odd := added.odd()) is not None:
-        await _copy(connection, _q.append_odd_jobs, odd)
+    await _copy(connection, _q.append_parcels, added.numbered())
     await connection.execute(_q.tell)
     return lanes
 

@@ -1,22 +1,21 @@
-"""Jobs → what a binary COPY adds to the queue, lane by lane. No I/O.
+"""Jobs → the parcels that a binary COPY adds to the queue, lane by lane. No I/O.
 
-Most of what a job costs storage is the reading of its columns as text, and a place of its own in the index:
-as storage has them itself, and next to those of the same lane, it takes in twice as many. What jobs have in
-common is noted once, as their manner, and what is the same for all of a lane stands there. So most jobs have
-eight columns, and an odd one four more.
+Most of what a job costs storage is a row of its own, and a place of its own in the index. So those of a lane
+that come together are a parcel, one row, until somebody works on them. What jobs have in common is noted
+once, as their manner, and what is the same for all of a lane stands there.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
-from replicator.binary_copy import BEGIN, END, column
+from replicator.binary_copy import BEGIN, END, NULL, column
 from replicator.ehr.identity import bytes_of
 
 if TYPE_CHECKING:
@@ -25,12 +24,12 @@ if TYPE_CHECKING:
 
 #: So much is handed over together.
 _BLOCK_BYTES = 1 << 16
-#: How many columns there are, a lane, and the length of a number in it; that before such a number.
-_lane, _number = Struct(">hiqi").pack, Struct(">18sq").pack
-#: A manner's number; commit_lsn and ordinal; part.
-_manner, _change, _part = Struct(">iq").pack, Struct(">iQiq").pack, Struct(">ii").pack
-_COLUMNS, _ODD = 8, 4
-#: What a job takes in memory besides its columns, and a lane.
+#: How many jobs a parcel has at most, and how long about: so two are a page of storage.
+_PARCEL, _PARCEL_LENGTH = 64, 3_900
+#: How many columns there are, a lane, the number of its first job, how many there are, and how long they are.
+_parcel = Struct(">hiqiqiii").pack
+_integer = Struct(">ii").pack
+#: What a job takes in memory besides its text, and a lane.
 OVERHEAD, _LANE = 64, 1024
 
 
@@ -60,31 +59,18 @@ class Manner(NamedTuple):
 class Waiting:
     """A lane, the jobs that are added to it, and how urgent they are."""
 
-    __slots__ = (
-        "before",
-        "ehr",
-        "id",
-        "is_others",
-        "jobs",
-        "name",
-        "odd",
-        "patient",
-        "priority",
-        "urgent_upto",
-    )
+    __slots__ = ("before", "ehr", "id", "is_others", "jobs", "name", "patient", "priority", "urgent_upto")
 
     def __init__(self, name: str, patient: str | None, ehr: str | None, priority: int) -> None:
         self.id, self.name, self.priority = lane_id(name), name, priority
         self.patient, self.ehr = patient, ehr
-        #: Each without its lane and its number there.
-        self.jobs: list[bytes] = []
-        #: The further columns of those of them that have any, by their places.
-        self.odd: dict[int, bytes] = {}
-        #: Whether storage has the lane for another patient or another EHR, so that each job says its own.
+        #: Each as JSON, without its number.
+        self.jobs: list[str] = []
+        #: Whether storage has the lane for another patient or another EHR, so that its parcels say theirs.
         self.is_others = False
         self.urgent_upto = self.before = 0
 
-    def add(self, job: bytes, priority: int) -> None:
+    def add(self, job: str, priority: int) -> None:
         self.jobs.append(job)
         if priority <= self.priority:
             self.priority, self.urgent_upto = priority, len(self.jobs)
@@ -94,10 +80,15 @@ class Waiting:
         """Whose it is."""
         return self.name, self.ehr
 
-    def whole(self) -> dict[int, bytes]:
-        """Further columns for all of them."""
-        rest = _odd(0, self.patient or "", self.ehr, None)
-        return {at: self.odd.get(at, rest) for at in range(len(self.jobs))}
+    def parcels(self, columns: int, before: int) -> Iterator[bytes]:
+        """The first four of so many columns of each, given how many jobs the lane had before."""
+        jobs, count = self.jobs, len(self.jobs)
+        each = min(_PARCEL, max(1, _PARCEL_LENGTH * count // (sum(map(len, jobs)) + count)))
+        for at in range(0, count, each):
+            some = jobs[at : at + each]
+            text = ",".join(some).encode()
+            yield _parcel(columns, 8, self.id, 8, before + at + 1, 4, len(some), len(text) + 2)
+            yield b"[" + text + b"]"
 
 
 @lru_cache(maxsize=65_536)
@@ -123,13 +114,11 @@ class Added:
         return sum([len(lane.jobs) for lane in self.lanes.values()])
 
     def add(self, job: Job) -> None:
-        row = _without_number(job, self.manner(_manner_of(job)))
         lane = self.lane(job.lane, job.patient, job.ehr, job.priority)
-        if job.part or job.trouble is not None or (job.patient, job.ehr) != (lane.patient, lane.ehr):
-            odd = lane.odd[len(lane.jobs)] = _odd(job.part, job.patient or "", job.ehr, job.trouble)
-            self.bytes += len(odd) + OVERHEAD
-        lane.add(row, job.priority)
-        self.bytes += len(row) + OVERHEAD
+        is_lanes = (job.patient, job.ehr) == (lane.patient, lane.ehr)
+        text = _text_of(job, self.manner(_manner_of(job)), is_lanes)
+        lane.add(text, job.priority)
+        self.bytes += len(text) + OVERHEAD
 
     def lane(self, name: str, patient: str | None, ehr: str | None, priority: int) -> Waiting:
         """The lane of this name, which may be new among these."""
@@ -146,50 +135,27 @@ class Added:
         return manner.id
 
     def numbered(self) -> Iterator[bytes]:
-        """Those of eight columns, with each one's number in its lane, from what the lanes had before."""
-        return self._blocks(lambda lane: lane.before)
-
-    def odd(self) -> Iterator[bytes] | None:
-        """The others, with all of theirs; None if there are none."""
-        if not any([lane.odd or lane.is_others for lane in self.lanes.values()]):
-            return None
-        return self._whole_blocks(lambda lane: lane.before, is_all=False)
-
-    def counted(self, before: int) -> Iterator[bytes]:
-        """All, with all their columns, numbered across the lanes; those of a lane in the order they came."""
-
-        def count(lane: Waiting) -> int:
-            nonlocal before
-            before += len(lane.jobs)
-            return before - len(lane.jobs)
-
-        return self._whole_blocks(count, is_all=True)
-
-    def _blocks(self, before: Callable[[Waiting], int]) -> Iterator[bytes]:
+        """All, with each one's number in its lane, from what the lanes had before."""
         parts, size = [BEGIN], 0
         for lane in self._in_order():
-            if lane.is_others:
-                continue
-            begin, first = _lane(_COLUMNS, 8, lane.id, 8), before(lane) + 1
-            if lane.odd:
-                kept = [at for at in range(len(lane.jobs)) if at not in lane.odd]
-                parts += [_number(begin, first + at) + lane.jobs[at] for at in kept]
-            else:
-                for number, job in enumerate(lane.jobs, first):
-                    parts += (_number(begin, number), job)
-            if (size := size + sum(map(len, lane.jobs))) >= _BLOCK_BYTES:
+            whose = _whose(lane) if lane.is_others else NULL + NULL
+            for number, part in enumerate(lane.parcels(6, lane.before)):
+                parts += (part, whose) if number % 2 else (part,)
+                size += len(part)
+            if size >= _BLOCK_BYTES:
                 yield b"".join(parts)
                 parts, size = [], 0
         yield b"".join([*parts, END])
 
-    def _whole_blocks(self, before: Callable[[Waiting], int], is_all: bool) -> Iterator[bytes]:
+    def counted(self, before: int) -> Iterator[bytes]:
+        """All, with what makes their lanes known, numbered across them; those of a lane in their order."""
         parts, size = [BEGIN], 0
         for lane in self._in_order():
-            begin, first = _lane(_COLUMNS + _ODD, 8, lane.id, 8), before(lane) + 1
-            odd = lane.whole() if is_all or lane.is_others else lane.odd
-            for at, more in odd.items():
-                parts += (_number(begin, first + at), lane.jobs[at], more)
-                size += len(lane.jobs[at])
+            known = _whose(lane) + column(lane.name.encode()) + _integer(4, lane.priority)
+            for number, part in enumerate(lane.parcels(8, before)):
+                parts += (part, known) if number % 2 else (part,)
+                size += len(part)
+            before += len(lane.jobs)
             if size >= _BLOCK_BYTES:
                 yield b"".join(parts)
                 parts, size = [], 0
@@ -197,11 +163,6 @@ class Added:
 
     def _in_order(self) -> list[Waiting]:
         return sorted(self.lanes.values(), key=lambda lane: lane.id)
-
-
-def begin(manner: int) -> bytes:
-    """The first column of a job after its number."""
-    return _manner(8, manner)
 
 
 @lru_cache(maxsize=1024)
@@ -213,26 +174,23 @@ def _manner_of(job: Job) -> Manner:
     return Manner(job.table, job.mapping, job.operation.value, job.template, job.priority, job.coalesce)
 
 
-def _without_number(job: Job, manner: int) -> bytes:
-    at = job.change
-    return b"".join(
-        (
-            begin(manner),
-            _text(job.key),
-            _uuid(job.composition),
-            _change(8, at.commit_lsn, 8, at.ordinal),
-            column(job.snapshot),
-        )
-    )
+def _text_of(job: Job, manner: int, is_lanes: bool) -> str:
+    said: dict[str, object] = {
+        "manner": manner,
+        "key": job.key,
+        "id": None if job.composition is None else job.composition.replace("-", ""),
+        "lsn": str(job.change.commit_lsn),
+        "ordinal": job.change.ordinal,
+        "row": None if job.snapshot is None else orjson.Fragment(job.snapshot),
+    }
+    if job.part:
+        said["part"] = job.part
+    if not is_lanes:
+        said |= {"patient": job.patient or "", "ehr": job.ehr}
+    if job.trouble is not None:
+        said["trouble"] = job.trouble
+    return orjson.dumps(said).decode()
 
 
-def _odd(part: int, patient: str, ehr: str | None, trouble: str | None) -> bytes:
-    return _part(4, part) + _text(patient) + _uuid(ehr) + _text(trouble)
-
-
-def _uuid(value: str | None) -> bytes:
-    return column(None if value is None else bytes_of(value))
-
-
-def _text(value: str | None) -> bytes:
-    return column(None if value is None else value.encode())
+def _whose(lane: Waiting) -> bytes:
+    return column((lane.patient or "").encode()) + column(None if lane.ehr is None else bytes_of(lane.ehr))

@@ -13,34 +13,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
-from struct import Struct
 from typing import Any, TypeAlias
 
 import orjson
 from uuid_utils import uuid5
 
-from replicator.binary_copy import LENGTHS
 from replicator.ehr.identity import SPACE, ehr_id, joined
 from replicator.ehr.job import Operation
 from replicator.ehr.model import Children, RecordMapping, Style, TableMapping
-from replicator.ehr.queue_added import OVERHEAD, Added, Manner, begin
+from replicator.ehr.queue_added import OVERHEAD, Added, Manner
 from replicator.rules.columns.types import BOOL, DATE, INTEGERS, PLAIN, REALS, TIME, TIMESTAMP, TIMESTAMPTZ
 from replicator.rules.compute.code import Code
+from replicator.wal.lsn import Lsn
 from replicator.wal.messages import Column
 from replicator.wal.transactions import Change, Kind
 
-#: A key of so many bytes goes the long way.
-_KEY_BYTES = 256
-#: The commit's position; and from there to the length of the snapshot.
-_place, _rest = Struct(">iQ").pack, Struct(">iqi").pack
-#: Before a composition's id.
-_UUID = LENGTHS[16]
 #: (a change, those after it, their commit's position) → the first of them that goes the long way, or None. It
 #: takes the others from those after it, up to that one.
 Write: TypeAlias = Callable[[Change, Iterator[Change], int], Change | None]
 #: What adds to these, of which it remembers patients.
 Insertion: TypeAlias = Callable[[Added], Write]
-#: What is printed without a slash and a tilde: of what is plain, networks are not.
+#: What is printed without a slash, a tilde, and what JSON would escape: of what is plain, networks are not.
 _BARE = (frozenset(PLAIN) | INTEGERS | REALS | {BOOL, DATE, TIME, TIMESTAMP, TIMESTAMPTZ}) - {650, 869}
 
 
@@ -64,7 +57,7 @@ def insertion(mapping: RecordMapping, name: str, columns: Sequence[Column]) -> I
             return None
         return joined(("patient", patient)), ehr_id(mapping.namespace, patient), f"{all_of_table}/{patient}/"
 
-    run = _runner(columns, names.index(table.key[0].name), patient_at, table, begin(manner.id))
+    run = _runner(columns, names.index(table.key[0].name), patient_at, table, manner.id)
 
     def writer(added: Added) -> Write:
         added.manner(manner)
@@ -81,7 +74,7 @@ def insertion(mapping: RecordMapping, name: str, columns: Sequence[Column]) -> I
             return found
 
         def write(change: Change, after: Iterator[Change], commit_lsn: int) -> Change | None:
-            rest, jobs, size = run(change, after, met.get, meet, _place(8, commit_lsn))
+            rest, jobs, size = run(change, after, met.get, meet, str(Lsn(commit_lsn)))
             added.bytes += size + jobs * OVERHEAD
             return rest  # type: ignore[no-any-return]  # a change, or None
 
@@ -96,7 +89,7 @@ def _is_bare(text: str) -> bool:
 
 
 def _runner(
-    columns: Sequence[Column], key_at: int, patient_at: int, table: TableMapping, head: bytes
+    columns: Sequence[Column], key_at: int, patient_at: int, table: TableMapping, manner: int
 ) -> Callable[..., Any]:
     """What adds rows, one after another, without a call for each: that costs half of what there is to do.
 
@@ -104,12 +97,15 @@ def _runner(
     """
     code = Code()
     use = code.name
-    priority, is_odd = table.priority, "name is None"
+    priority, is_odd, key = table.priority, "name is None", '"{name}"'
     if columns[key_at].type_oid not in _BARE:
         is_odd += " or '/' in name or '~' in name"
-    heads = [head + length for length in LENGTHS[:_KEY_BYTES]]
+        key = f"{{{use(orjson.dumps)}(name).decode()}}"
+    id_of, row = f"{use(uuid5)}({use(SPACE)}, begun + name).hex", f"{use(orjson.dumps)}(row).decode()"
+    who = f'"manner":{manner},"key":{key},"id":"{{{id_of}}}"'
+    job = f'{{{{{who},"lsn":"{{lsn}}","ordinal":{{ordinal}},"row":{{{row}}}}}}}'
     return code.function(
-        "change, after, known, meet, place",
+        "change, after, known, meet, lsn",
         [
             "jobs = size = 0",
             "of = change.relation",
@@ -121,15 +117,8 @@ def _runner(
             "    found = known(patient) or meet(patient)",
             f"    if found is None or {is_odd}:",
             "        return change, jobs, size",
-            "    key = name.encode()",
-            f"    if {use(len)}(key) >= {_KEY_BYTES}:",
-            "        return change, jobs, size",
-            f"    snapshot = {use(orjson.dumps)}(row)",
             "    lane, added, begun = found",
-            f"    job = {use(b''.join)}((",
-            f"        {use(heads)}[{use(len)}(key)], key, {_UUID!r},",
-            f"        {use(uuid5)}({use(SPACE)}, begun + name).bytes,",
-            f"        place, {use(_rest)}(8, ordinal, {use(len)}(snapshot)), snapshot))",
+            f"    job = f'{job}'",
             "    added.append(job)",
             f"    if {priority} <= lane.priority:",
             f"        lane.priority, lane.urgent_upto = {priority}, {use(len)}(added)",

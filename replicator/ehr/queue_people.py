@@ -150,6 +150,7 @@ async def decide(connection: Connection, action: Action, chosen: Chosen, who: st
         pairs = {"lanes": [job.lane for job in meant], "seqs": [job.seq for job in meant]}
         lanes = {"lanes": sorted({job.lane for job in meant})}
         await connection.execute(_q.stop_lanes, lanes)
+        await _lay_out(connection, meant, lanes["lanes"] if action == "replay" else [])
         if action == "replay":
             changed, holders = await _replay(connection, pairs), dict[int, str]()
         else:
@@ -162,6 +163,15 @@ async def decide(connection: Connection, action: Action, chosen: Chosen, who: st
         await connection.execute(_q.tell_taken if holders else _q.tell)
         taken = {job: holders[job.lane] for job in meant if job.lane in holders}
         return Decided([JobId(row[0], row[1]) for row in changed], taken)
+
+
+async def _lay_out(connection: Connection, jobs: Sequence[JobId], whole: Sequence[int]) -> None:
+    """What these jobs are in, and what was before them; of these lanes all there is."""
+    uptos = dict[int, int]()
+    for job in jobs:
+        uptos[job.lane] = max(job.seq, uptos.get(job.lane, 0))
+    uptos |= {lane: upto for lane, upto in await rows(connection, _q.last_parcels, lanes=list(whole))}
+    await connection.execute(_q.lay_out, {"lanes": list(uptos), "uptos": list(uptos.values())})
 
 
 async def stood_for(connection: Connection, jobs: Sequence[JobId]) -> dict[JobId, list[JobId]]:

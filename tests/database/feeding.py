@@ -19,6 +19,7 @@ def deliver(database: Database) -> None:
         CREATE TEMPORARY TABLE delivered AS SELECT * FROM ehr_sync_queue_open WHERE state = 'waiting';
         UPDATE delivered SET state = 'done', finished_at = now();
         DELETE FROM ehr_jobs WHERE state = 'waiting';
+        DELETE FROM ehr_parcels;
         INSERT INTO ehr_jobs_done SELECT * FROM delivered;
         DROP TABLE delivered;
         RESET search_path"""

@@ -155,7 +155,7 @@ def left(database: Database) -> int:
 
 def forget(database: Database) -> None:
     """As if none of it had been queued, or noted as delivered."""
-    database.execute("TRUNCATE replicator.ehr_jobs, replicator.ehr_jobs_done")
+    database.execute("TRUNCATE replicator.ehr_parcels, replicator.ehr_jobs, replicator.ehr_jobs_done")
     database.execute("TRUNCATE replicator.ehr_lanes, replicator.ehr_compositions")
 
 

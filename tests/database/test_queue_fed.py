@@ -163,7 +163,7 @@ async def test_lanes_that_somebody_has_removed_are_not_gone_on_with(database: Da
     database.execute("DELETE FROM replicator.ehr_lanes WHERE patient = 'b'")
     with pytest.raises(Unavailable, match="lanes are gone"):
         await feed(0x200)
-    assert database.execute("SELECT max(commit_lsn)::text FROM replicator.ehr_jobs") == [("0/100",)]
+    assert database.execute("SELECT max(commit_lsn)::text FROM replicator.ehr_sync_queue") == [("0/100",)]
 
 
 async def test_a_manner_that_is_new_is_noted_once(
@@ -197,7 +197,8 @@ async def test_a_row_whose_text_was_erased_is_still_shown(database: Database) ->
         feed = Feed(Meanings(jobs_of_clinic()))
         await feed.add(inserted(2), Lsn(0x100))
         await feed.send(storage)
-    database.execute("UPDATE replicator.ehr_jobs SET snapshot = NULL WHERE record_key = '1'")
+    erased = """replace(jobs, ',"row":["1"', ',"nothing":["1"')"""
+    database.execute(f"UPDATE replicator.ehr_parcels SET jobs = {erased}")
     found = database.execute(
         "SELECT record_key, snapshot::json ->> 'rate' FROM replicator.ehr_sync_queue ORDER BY 1"
     )

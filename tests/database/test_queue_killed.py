@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.migrated]
 #: Short, because the one that takes over has to wait for its end.
 _LEASE_S = 0.5
 _MARKS = (
-    *("lanes taken", "ehr sending", "ehr sent", "ehr answered"),
+    *("jobs laying out", "jobs laid out", "lanes taken", "ehr sending", "ehr sent", "ehr answered"),
     *("jobs recording", "jobs recorded", "lane releasing"),
 )
 _CODES = {Operation.CREATE: "249", Operation.UPDATE: "251", Operation.DELETE: "523"}

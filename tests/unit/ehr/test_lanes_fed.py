@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.binary_copy import column
 from replicator.ehr.job import Jobs
-from replicator.ehr.queue_added import Added, begin
+from replicator.ehr.queue_added import Added
 from replicator.ehr.queue_inserted import insertion
 from replicator.wal.lsn import Lsn
 from replicator.wal.messages import Column, Relation
@@ -44,9 +43,10 @@ def test_the_short_way_says_what_the_long_way_says(
     slow.add(job._replace(snapshot=orjson.dumps(list(orjson.loads(job.snapshot).values()))))
     ((said, manner),), ((plain, other),) = fast.manners.items(), slow.manners.items()
     assert manner == other._replace(columns=NAMES)
-    expected = b"".join(slow.numbered()).replace(begin(plain), begin(said))
-    assert b"".join(fast.numbered()) == expected
-    assert fast.bytes == slow.bytes
+    expected = b"".join(slow.numbered()).replace(f'"manner":{plain},'.encode(), f'"manner":{said},'.encode())
+    found = b"".join(fast.numbered())
+    assert found[found.index(b"[") :] == expected[expected.index(b"[") :]
+    assert fast.bytes - len(str(said)) == slow.bytes - len(str(plain))
     assert slow.lanes.keys() == fast.lanes.keys()
     assert [(each.name, len(each.jobs), each.priority, each.urgent_upto) for each in slow.lanes.values()] == [
         (each.name, len(each.jobs), each.priority, each.urgent_upto) for each in fast.lanes.values()
@@ -58,7 +58,6 @@ def test_rows_are_added_up_to_the_first_that_goes_the_long_way() -> None:
     other = RELATION._replace(oid=2)
     odd = [
         Change(Kind.INSERT, RELATION, None, ("a/b", "p", "", ""), 3),
-        Change(Kind.INSERT, RELATION, None, ("k" * 300, "p", "", ""), 3),
         Change(Kind.INSERT, RELATION, None, (None, "p", "", ""), 3),
         Change(Kind.INSERT, RELATION, None, ("3", None, "", ""), 3),
         Change(Kind.DELETE, RELATION, ("3", "p", "", ""), None, 3, True),
@@ -94,5 +93,5 @@ def test_a_row_is_kept_as_its_texts_and_its_manner_has_their_names(values: tuple
     added = Added()
     change = Change(Kind.INSERT, Relation(1, "public", "t", "f", columns), None, values, 1)
     assert short is not None and short(added)(change, iter(()), 1) is None
-    assert column(orjson.dumps(values)) in b"".join(added.counted(0))
+    assert b',"row":' + orjson.dumps(values) + b"}]" in b"".join(added.counted(0))
     assert [manner.columns for manner in added.manners.values()] == [names]
