@@ -168,13 +168,17 @@ LEFT JOIN ehr_compositions AS c ON c.id = j.composition_id
 ORDER BY given.lane, j.seq
 
 -- name: rest_of_transaction
--- Of a lane that is held, what follows this job of the same transaction: up to a job of another, for what is replayed
--- may come in any order.
-SELECT j.seq, j.source_table, j.mapping, j.record_key,
-       j.operation, j.patient, j.ehr_id::text, j.composition_id::text, j.template_id, j.commit_lsn::text, j.ordinal,
-       j.part, j.snapshot, NULL::text[], j.priority, j.may_merge, j.trouble, j.state, j.attempts,
-       c.uid, c.is_deleted, c.commit_lsn::text, c.ordinal
-FROM ehr_sync_queue_open AS j LEFT JOIN ehr_compositions AS c ON c.id = j.composition_id
+-- Of a lane that is held and laid out, what follows this job of the same transaction: up to a job of another, for what
+-- is replayed may come in any order. Not what has come since it was laid out: that would be done with, and lie there.
+SELECT j.seq, m.source_table, m.mapping, j.record_key, m.operation,
+       CASE WHEN j.patient IS NULL THEN l.patient ELSE nullif(j.patient, '') END,
+       CASE WHEN j.patient IS NULL THEN l.own_ehr_id ELSE j.ehr_id END::text, j.composition_id::text, m.template_id,
+       j.commit_lsn::text, j.ordinal, j.part, j.snapshot, m.columns, m.priority, m.may_merge, j.trouble, j.state,
+       j.attempts, c.uid, c.is_deleted, c.commit_lsn::text, c.ordinal
+FROM ehr_jobs AS j
+JOIN ehr_lanes AS l ON l.id = j.lane
+LEFT JOIN ehr_manners AS m ON m.id = j.manner
+LEFT JOIN ehr_compositions AS c ON c.id = j.composition_id
 WHERE j.lane = %(lane)s::bigint AND j.seq > %(after)s::bigint AND j.seq <= %(after)s::bigint + %(most)s::bigint
   AND j.seq < coalesce((
       SELECT o.seq FROM ehr_jobs AS o

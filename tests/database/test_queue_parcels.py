@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from replicator import queries
-from replicator.database import Connect, connected
+from replicator.database import Connect, connected, rows
 from replicator.ehr.identity import composition_id, ehr_id
 from replicator.ehr.job import Job
 from replicator.ehr.lanes_taken import Lanes
@@ -173,6 +173,23 @@ async def test_a_decision_lays_out_what_it_is_about_and_what_was_before(
         (again,) = (await decide(storage, "replay", Chosen((JobId(lane, 1),)), "nurse", "lost")).jobs
         assert again == JobId(lane, 13)
         assert counts(database)[0] == 0
+
+
+async def test_the_rest_of_a_transaction_is_what_is_laid_out_of_it(
+    clinic: Clinic, connect: Connect, database: Database
+) -> None:
+    """Whoever delivered what is in a parcel could not record it; and one may come at any moment."""
+    with clinic.transaction():
+        await clinic.append(*(clinic.put("readings", reading(str(n))) for n in range(3)))
+    lanes = Lanes(connect, "one", HOUR)
+    (lane,) = await lanes.claim(1, 1)
+    await clinic.append(clinic.put("readings", reading("3")))
+    lsn = str(lane.tasks[-1].job.change.commit_lsn)
+    async with connected(database.dsn, "rest", schema="replicator") as storage:
+        asked = {"lane": lane.id, "after": 1, "lsn": lsn, "most": 100}
+        assert [row[0] for row in await rows(storage, _q.rest_of_transaction, **asked)] == [2, 3]
+    assert [task.seq for task in await lanes.rest(lane, 100)] == [2, 3]
+    assert counts(database) == (0, 4)
 
 
 async def test_two_who_lay_out_the_same_do_not_wait_in_a_circle(clinic: Clinic, database: Database) -> None:
