@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterator
 from functools import lru_cache
 from struct import Struct
+from sys import getsizeof
 from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
@@ -118,7 +119,8 @@ class Added:
         is_lanes = (job.patient, job.ehr) == (lane.patient, lane.ehr)
         text = _text_of(job, self.manner(_manner_of(job)), is_lanes)
         lane.add(text, job.priority)
-        self.bytes += len(text) + OVERHEAD
+        # As memory has it: a character beyond ASCII makes all of them wider.
+        self.bytes += (len(text) if text.isascii() else getsizeof(text)) + OVERHEAD
 
     def lane(self, name: str, patient: str | None, ehr: str | None, priority: int) -> Waiting:
         """The lane of this name, which may be new among these."""
