@@ -116,34 +116,21 @@ FROM opened AS p CROSS JOIN LATERAL ehr_jobs_of(p.jobs) AS j
 SELECT lane, max(seq) FROM ehr_parcels WHERE lane = ANY (%(lanes)s::bigint[]) GROUP BY lane
 
 -- name: claim
--- The most urgent lanes that are due and nobody's, and the next jobs of each that are laid out, with what is known of
--- their compositions. Nobody is given any while the server itself is held. Where the last one never gave the lane back, each
--- of its jobs may have been sent, and may be on its way still: that counts as a try, and is noted next.
+-- The most urgent lanes that are due and nobody's. Nobody is given any while the server itself is held. Where the last
+-- one never gave the lane back, each of its jobs may have been sent, and may be on its way still: that counts as a try,
+-- and is noted next. Their jobs are read once the lanes are ours: before, somebody might decide about them unseen.
 WITH found AS (
     SELECT id, lease_until IS NOT NULL AS was_left FROM ehr_lanes
     WHERE state = 'waiting' AND due_at <= now()
       AND NOT EXISTS (SELECT FROM ehr_holds WHERE name = %(server)s::text)
     ORDER BY priority, due_at LIMIT %(lanes)s::integer
-    FOR UPDATE SKIP LOCKED),
-taken AS (
-    UPDATE ehr_lanes AS l
-    SET token = l.token + 1, holder = %(holder)s::text, lease_until = now() + %(lease)s::interval,
-        due_at = now() + %(lease)s::interval, decided = false
-    FROM found WHERE l.id = found.id
-    RETURNING l.id, l.token, l.done_upto, l.failures, l.ehr_id, l.system_id, l.patient, l.own_ehr_id, found.was_left)
-SELECT t.id, t.token, t.failures, t.ehr_id::text, t.system_id, t.patient, t.own_ehr_id::text, t.was_left,
-       t.done_upto, j.seq,
-       m.source_table, m.mapping, j.record_key, m.operation, CASE WHEN j.patient IS NULL THEN t.patient ELSE nullif(j.patient, '') END,
-       CASE WHEN j.patient IS NULL THEN t.own_ehr_id ELSE j.ehr_id END::text, j.composition_id::text, m.template_id,
-       j.commit_lsn::text, j.ordinal, j.part, j.snapshot, m.columns, m.priority, m.may_merge, j.trouble, j.state,
-       greatest(j.attempts, t.was_left::integer), c.uid, c.is_deleted, c.commit_lsn::text, c.ordinal
-FROM taken AS t
-LEFT JOIN LATERAL (
-    SELECT * FROM ehr_jobs AS j WHERE j.lane = t.id AND j.seq > t.done_upto
-    ORDER BY j.seq LIMIT %(jobs)s::integer) AS j ON true
-LEFT JOIN ehr_manners AS m ON m.id = j.manner
-LEFT JOIN ehr_compositions AS c ON c.id = j.composition_id
-ORDER BY t.id, j.seq
+    FOR UPDATE SKIP LOCKED)
+UPDATE ehr_lanes AS l
+SET token = l.token + 1, holder = %(holder)s::text, lease_until = now() + %(lease)s::interval,
+    due_at = now() + %(lease)s::interval, decided = false
+FROM found WHERE l.id = found.id
+RETURNING l.id, l.token, l.failures, l.ehr_id::text, l.system_id, l.patient, l.own_ehr_id::text, found.was_left,
+          l.done_upto, l.appended
 
 -- name: note_left
 -- A statement of its own: where few jobs are laid out, it would be planned to read all of them, also when there are many.
@@ -152,17 +139,17 @@ FROM unnest(%(lanes)s::bigint[], %(after)s::bigint[], %(uptos)s::bigint[]) AS gi
 WHERE q.lane = given.lane AND q.seq > given.after AND q.seq <= given.upto AND q.attempts = 0
 
 -- name: laid_out
--- Of lanes that are held, the jobs after these, once they are laid out.
+-- Of lanes that are held, the jobs after these, once they are laid out; with what is known of their compositions.
 SELECT given.lane, j.seq, m.source_table, m.mapping, j.record_key, m.operation,
        CASE WHEN j.patient IS NULL THEN l.patient ELSE nullif(j.patient, '') END,
        CASE WHEN j.patient IS NULL THEN l.own_ehr_id ELSE j.ehr_id END::text, j.composition_id::text, m.template_id,
        j.commit_lsn::text, j.ordinal, j.part, j.snapshot, m.columns, m.priority, m.may_merge, j.trouble, j.state,
        j.attempts, c.uid, c.is_deleted, c.commit_lsn::text, c.ordinal
-FROM unnest(%(lanes)s::bigint[], %(after)s::bigint[], %(most)s::integer[]) AS given (lane, after, most)
+FROM unnest(%(lanes)s::bigint[], %(after)s::bigint[]) AS given (lane, after)
 JOIN ehr_lanes AS l ON l.id = given.lane
 JOIN LATERAL (
     SELECT * FROM ehr_jobs AS j WHERE j.lane = given.lane AND j.seq > given.after
-    ORDER BY j.seq LIMIT given.most) AS j ON true
+    ORDER BY j.seq LIMIT %(most)s::integer) AS j ON true
 LEFT JOIN ehr_manners AS m ON m.id = j.manner
 LEFT JOIN ehr_compositions AS c ON c.id = j.composition_id
 ORDER BY given.lane, j.seq

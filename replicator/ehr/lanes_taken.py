@@ -8,7 +8,8 @@ Only the database looks at a clock.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+import logging
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -34,8 +35,8 @@ _PLANNED = b"""SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_m
     SET plan_cache_mode = force_generic_plan"""
 #: So long they are planned for the size that the tables had: what is right for a few jobs reads all of many.
 _PLANNED_S = 2.0
-#: Where a row of `claim` says whether the lane was left by who had it, and up to where it is done.
-_WAS_LEFT, _UPTO = 7, 8
+#: Where a row of `claim` says whether who had the lane left it, up to where it is done, and how many it had.
+_WAS_LEFT, _UPTO, _APPENDED = 7, 8, 9
 #: The hold that keeps everybody from everything.
 SERVER = "server"
 
@@ -60,17 +61,18 @@ class Lanes:
 
     async def claim(self, lanes: int, jobs: int) -> list[Lane]:
         """Up to so many lanes, with up to so many jobs of each; they are ours for the length of a lease."""
-        asked = {"lanes": lanes, "jobs": jobs, "holder": self._holder, "lease": self._lease, "server": SERVER}
+        asked = {"lanes": lanes, "holder": self._holder, "lease": self._lease, "server": SERVER}
         # Together, for the commit is most of what a claim takes.
         async with self._connect() as connection, connection.transaction():
             found = await rows(connection, _q.claim, **asked)
-            taken = lanes_of(found)
-            if was_left := {row[0]: row[_UPTO] for row in found if row[_WAS_LEFT]}:
-                uptos = [upto + jobs for upto in was_left.values()]
-                left = {"lanes": list(was_left), "after": list(was_left.values()), "uptos": uptos}
-                await connection.execute(_q.note_left, left)
-            if short := [lane for lane in taken if len(lane.tasks) < jobs]:
-                await _lay_out(connection, short, jobs)
+            taken = sorted((_lane(row) for row in found), key=lambda lane: lane.id)
+            if was_left := [row[_UPTO] for row in found if row[_WAS_LEFT]]:
+                left = {"lanes": [row[0] for row in found if row[_WAS_LEFT]], "after": was_left}
+                await connection.execute(_q.note_left, left | {"uptos": [upto + jobs for upto in was_left]})
+            if taken:
+                await _lay_out(connection, taken, [lane.upto + jobs for lane in taken], jobs)
+            if lacking := [lane for lane in taken if not lane.tasks]:
+                await _find(connection, lacking, {row[0]: row[_APPENDED] for row in found}, jobs)
         return taken
 
     async def rest(self, lane: Lane, most: int) -> list[Task]:
@@ -130,40 +132,45 @@ class Lanes:
             return (await connection.execute(_q.forget_done, values)).rowcount
 
 
-async def _lay_out(connection: Connection, lanes: Sequence[Lane], jobs: int) -> None:
-    """Lanes that are ours, with less than so many jobs: those that follow are laid out, and theirs."""
-    after = {lane.id: lane.tasks[-1].seq if lane.tasks else lane.upto for lane in lanes}
-    missing = {lane.id: jobs - len(lane.tasks) for lane in lanes}
-    uptos = [after[lane] + most for lane, most in missing.items()]
-    mark("jobs laying out", lanes=len(missing))
-    laid = await connection.execute(_q.lay_out, {"lanes": list(missing), "uptos": uptos})
-    if not laid.rowcount:
-        return
-    mark("jobs laid out", lanes=len(missing), jobs=laid.rowcount)
-    asked = {"lanes": list(missing), "after": list(after.values()), "most": list(missing.values())}
+async def _lay_out(connection: Connection, lanes: Sequence[Lane], uptos: Sequence[int], jobs: int) -> None:
+    """Lanes that are ours, and have no job yet: those up to here are laid out, and so many are theirs."""
     by_id = {lane.id: lane for lane in lanes}
+    mark("jobs laying out", lanes=len(lanes))
+    laid = await connection.execute(_q.lay_out, {"lanes": list(by_id), "uptos": uptos})
+    if laid.rowcount:
+        mark("jobs laid out", lanes=len(lanes), jobs=laid.rowcount)
+    asked = {"lanes": list(by_id), "after": [lane.upto for lane in lanes], "most": jobs}
     for number, seq, *rest in await rows(connection, _q.laid_out, **asked):
-        _add(by_id[number], seq, rest)
+        lane = by_id[number]
+        before = lane.tasks[-1].seq if lane.tasks else lane.upto
+        if seq > before + 1:
+            _mark_missing(lane, before, seq - 1)
+        if not lane.tasks:
+            lane.upto = seq - 1
+        lane.tasks.append(_task(seq, rest))
 
 
-def lanes_of(found: Sequence[TupleRow]) -> list[Lane]:
-    """Rows of `claim` → lanes; one that has no job laid out has none here either."""
-    lanes: dict[int, Lane] = {}
-    for row in found:
-        number, token, failures, ehr, system, patient, own, _, upto, seq, *rest = row
-        lane = lanes.get(number)
-        if lane is None:
-            home = Home(ehr, system) if ehr is not None and system is not None else None
-            lane = lanes[number] = Lane(number, token, failures, home, [], upto, own=(patient, own))
-        if seq is not None:
-            _add(lane, seq, rest)
-    return list(lanes.values())
+async def _find(
+    connection: Connection, lanes: Sequence[Lane], appended: Mapping[int, int], jobs: int
+) -> None:
+    """Lanes whose next jobs are not there, though they are said to wait: what follows is theirs, if any does.
+
+    Whatever has lost them, such a lane would be taken again and again, and what follows never reached.
+    """
+    await _lay_out(connection, lanes, [appended[lane.id] for lane in lanes], jobs)
+    for lane in [lane for lane in lanes if not lane.tasks]:
+        _mark_missing(lane, lane.upto, appended[lane.id])
+        lane.upto = appended[lane.id]
 
 
-def _add(lane: Lane, seq: int, row: Sequence[Any]) -> None:
-    if not lane.tasks:
-        lane.upto = seq - 1
-    lane.tasks.append(_task(seq, row))
+def _mark_missing(lane: Lane, after: int, upto: int) -> None:
+    mark("jobs missing", level=logging.ERROR, lane=lane.id, after=after, upto=upto)
+
+
+def _lane(row: TupleRow) -> Lane:
+    number, token, failures, ehr, system, patient, own, _, upto, _ = row
+    home = Home(ehr, system) if ehr is not None and system is not None else None
+    return Lane(number, token, failures, home, [], upto, own=(patient, own))
 
 
 def _task(seq: int, row: Sequence[Any]) -> Task:
