@@ -350,13 +350,18 @@ ORDER BY q.created_at, q.lane, q.seq
 LIMIT %(limit)s::integer
 
 -- name: find_given_jobs
--- The same among these alone, which are found by their numbers.
+-- The same among these alone, which are found by their numbers, one after another: a parcel has no more than 64.
 SELECT q.lane, q.seq, q.source_table, q.mapping, q.record_key, q.operation, q.patient, q.state, q.attempts, q.error_class,
        q.error_message, q.commit_lsn::text || ':' || q.ordinal, q.composition_id::text, q.composition_uid,
        extract(epoch FROM now() - q.created_at)::float8, q.priority, q.created_at, q.finished_at, q.next_attempt_at,
        q.note, q.ehr_id::text, q.template_id, l.state, q.seq = l.done_upto + 1
 FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq)
-JOIN LATERAL (SELECT * FROM ehr_sync_queue AS j WHERE (j.lane, j.seq) = (given.lane, given.seq)) AS q ON true
+JOIN LATERAL (
+    SELECT * FROM ehr_jobs_open AS j
+    WHERE (j.lane, j.seq) = (given.lane, given.seq) AND j.parcel BETWEEN given.seq - 63 AND given.seq
+    UNION ALL
+    SELECT *, d.seq FROM ehr_jobs_done AS d WHERE (d.lane, d.seq) = (given.lane, given.seq)
+    OFFSET 0) AS q ON true
 JOIN ehr_lanes AS l ON l.id = q.lane
 WHERE (%(states)s::text[] IS NULL OR q.state = ANY (%(states)s::text[]))
   AND (%(table)s::text IS NULL OR %(table)s::text IN (q.source_table, q.mapping))
@@ -368,7 +373,12 @@ LIMIT %(limit)s::integer
 
 -- name: show_job
 -- All there is about one job but its row.
-SELECT to_jsonb(q) - 'snapshot' FROM ehr_sync_queue AS q WHERE (lane, seq) = (%(lane)s::bigint, %(seq)s::bigint)
+SELECT to_jsonb(q) - 'snapshot' - 'parcel' FROM (
+    SELECT * FROM ehr_jobs_open AS j
+    WHERE (j.lane, j.seq) = (%(lane)s::bigint, %(seq)s::bigint)
+      AND j.parcel BETWEEN %(seq)s::bigint - 63 AND %(seq)s::bigint
+    UNION ALL
+    SELECT *, d.seq FROM ehr_jobs_done AS d WHERE (d.lane, d.seq) = (%(lane)s::bigint, %(seq)s::bigint)) AS q
 
 -- name: job_audit
 SELECT at, who, action, why FROM ehr_queue_audit WHERE (lane, seq) = (%(lane)s::bigint, %(seq)s::bigint) ORDER BY id

@@ -405,25 +405,31 @@ RETURN CASE WHEN columns IS NULL OR snapshot IS NULL THEN snapshot
 -- Who may read the view may do this, also where functions are not everybody's: it knows nothing by itself.
 GRANT EXECUTE ON FUNCTION ehr_row(text, text[]) TO PUBLIC;
 
--- Every job that waits, with all that is known of it.
-CREATE VIEW ehr_sync_queue_open AS
+-- Every job that waits, with all that is known of it; and the number of the first of its parcel, or its own, by which an
+-- index finds it.
+CREATE VIEW ehr_jobs_open AS
 SELECT j.lane, j.seq, m.source_table, m.mapping, j.record_key, m.operation,
        CASE WHEN j.patient IS NULL THEN l.patient ELSE nullif(j.patient, '') END AS patient,
        CASE WHEN j.patient IS NULL THEN l.own_ehr_id ELSE j.ehr_id END AS ehr_id,
        j.composition_id, m.template_id, j.commit_lsn, j.ordinal, j.part, ehr_row(j.snapshot, m.columns) AS snapshot,
        m.priority, m.may_merge, j.trouble, j.state, j.attempts, j.next_attempt_at, j.lease_token, j.error_class,
        j.error_message, NULL::text AS composition_uid, NULL::integer AS version, NULL::text AS note, j.created_at,
-       j.updated_at, NULL::timestamptz AS finished_at
+       j.updated_at, NULL::timestamptz AS finished_at, j.parcel
 FROM (
     SELECT lane, seq, manner, record_key, composition_id, commit_lsn, ordinal, snapshot, part, patient, ehr_id, trouble,
-           state, attempts, next_attempt_at, lease_token, error_class, error_message, created_at, updated_at
+           state, attempts, next_attempt_at, lease_token, error_class, error_message, created_at, updated_at, seq AS parcel
     FROM ehr_jobs
     UNION ALL
     SELECT p.lane, p.seq + j.place, j.manner, j.record_key, j.composition_id, j.commit_lsn, j.ordinal, j.snapshot, j.part,
            coalesce(j.patient, p.patient), CASE WHEN j.patient IS NULL THEN p.ehr_id ELSE j.ehr_id END, j.trouble,
-           'waiting', 0, NULL, NULL, NULL, NULL, p.created_at, NULL
+           'waiting', 0, NULL, NULL, NULL, NULL, p.created_at, NULL, p.seq
     FROM ehr_parcels AS p CROSS JOIN LATERAL ehr_jobs_of(p.jobs) AS j) AS j
 LEFT JOIN ehr_manners AS m ON m.id = j.manner LEFT JOIN ehr_lanes AS l ON l.id = j.lane;
+CREATE VIEW ehr_sync_queue_open AS
+SELECT lane, seq, source_table, mapping, record_key, operation, patient, ehr_id, composition_id, template_id, commit_lsn,
+       ordinal, part, snapshot, priority, may_merge, trouble, state, attempts, next_attempt_at, lease_token, error_class,
+       error_message, composition_uid, version, note, created_at, updated_at, finished_at
+FROM ehr_jobs_open;
 CREATE VIEW ehr_sync_queue AS
 SELECT * FROM ehr_sync_queue_open UNION ALL SELECT * FROM ehr_jobs_done;
 
