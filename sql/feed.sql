@@ -116,6 +116,10 @@ arrived AS (
                'row', CASE WHEN m.operation = 'mark' THEN c.snapshot::json END,
                'trouble', CASE WHEN m.operation = 'mark' AND c.snapshot IS NULL
                                THEN 'its row is gone, and nobody knows any more what it said' END))::text,
-           coalesce(c.patient, ''), c.ehr_id, n.name, m.priority
-    FROM counted AS c JOIN named AS n ON n.id = c.lane JOIN ehr_manners AS m ON m.id = %(manner)s::bigint RETURNING 1)
+           coalesce(c.patient, ''), c.ehr_id, coalesce(o.name, n.name), m.priority
+    FROM counted AS c JOIN named AS n ON n.id = c.lane
+    -- A lane that is new yet, whose number two patients have, gets its name and its patient from one.
+    LEFT JOIN (SELECT lane, patient, min(name) AS name FROM ehr_arrivals GROUP BY lane, patient) AS o
+        ON (o.lane, o.patient) = (c.lane, coalesce(c.patient, ''))
+    JOIN ehr_manners AS m ON m.id = %(manner)s::bigint RETURNING 1)
 SELECT count(*) FROM arrived

@@ -65,11 +65,12 @@ COPY ehr_arrivals (lane, seq, count, jobs, patient, ehr_id, name, priority) FROM
 -- name: take_in
 -- Everything that has arrived in this transaction: into its lanes, in the order in which it came.
 WITH given AS (
-    SELECT lane, sum(count) AS jobs, min(priority) AS priority, min(name) AS name, min(nullif(patient, '')) AS patient
+    -- Two patients may have come for a lane, whose number both have: its name and its patient are those of one.
+    SELECT lane, sum(count) AS jobs, min(priority) AS priority, min(ARRAY[name, nullif(patient, '')] COLLATE "C") AS whose
     FROM ehr_arrivals GROUP BY lane),
 extended AS (
     INSERT INTO ehr_lanes AS l (id, name, patient, appended, state, priority, urgent_upto, due_at)
-    SELECT lane, name, patient, jobs, 'waiting', priority, jobs, now() FROM given ORDER BY lane
+    SELECT lane, whose[1], whose[2], jobs, 'waiting', priority, jobs, now() FROM given ORDER BY lane
     ON CONFLICT (id) DO UPDATE
     SET appended = l.appended + excluded.appended,
         state = CASE l.state WHEN 'idle' THEN 'waiting' ELSE l.state END,

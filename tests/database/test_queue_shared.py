@@ -10,6 +10,8 @@ import pytest
 
 from replicator import queries
 from replicator.database import Connect, connected, rows
+from replicator.ehr import queue_added
+from replicator.ehr.identity import joined
 from replicator.ehr.job import Job, Jobs
 from replicator.ehr.lanes_taken import Lanes
 from replicator.ehr.queue import Feed, Meanings, append
@@ -69,11 +71,11 @@ def whose(jobs: Sequence[Job]) -> list[tuple[object, ...]]:
     return sorted((job.key, job.patient, job.ehr, job.composition, job.table, job.trouble) for job in jobs)
 
 
-def stored(database: Database) -> list[tuple[object, ...]]:
+def stored(database: Database, operation: str = "%") -> list[tuple[object, ...]]:
     return sorted(
         database.execute(
-            """SELECT record_key, patient, ehr_id::text, composition_id::text, source_table, trouble
-            FROM replicator.ehr_sync_queue"""
+            f"""SELECT record_key, patient, ehr_id::text, composition_id::text, source_table, trouble
+            FROM replicator.ehr_sync_queue WHERE operation LIKE '{operation}'"""
         )
     )
 
@@ -105,6 +107,30 @@ async def test_patients_who_share_a_lane_keep_their_own_rows(
     # Those without a patient say why; what is given to a worker says so too.
     assert whose(await worked_off(connect)) == whose(said)
     assert stored(database) == whose(said)
+
+
+@pytest.mark.parametrize("is_emptied", [False, True])
+async def test_a_new_lane_has_the_name_and_the_patient_of_one_of_them(
+    clinic: Clinic, database: Database, monkeypatch: pytest.MonkeyPatch, is_emptied: bool
+) -> None:
+    """Of a large transaction, too, and where the one name comes first and the other patient."""
+    monkeypatch.setattr(queue_added, "lane_id", lambda name: 7)
+    pair, said = ("a/x", "aZ"), list[Job]()
+    async with connected(database.dsn, "feed", schema="replicator") as storage, storage.transaction():
+        feed = Feed(Meanings(clinic.jobs))
+        for change in inserted(pair):
+            said += clinic.jobs.of(change, Lsn(0x1000))
+            await feed.add([change], Lsn(0x1000))
+            await feed.spill(storage)
+        if is_emptied:
+            relation = inserted(pair)[0].relation
+            await feed.add([Change(Kind.TRUNCATE, relation, None, None, 9)], Lsn(0x1000))
+        await feed.send(storage)
+    ((name, patient),) = database.execute("SELECT name, patient FROM replicator.ehr_lanes")
+    assert name == joined(("patient", patient))
+    for lsn in (0x2000, 0x3000):
+        said += await fed(database, "jobs", clinic.jobs, inserted(pair), Lsn(lsn))
+    assert stored(database, "create") == whose(said)
 
 
 @pytest.mark.parametrize("way", WAYS)
