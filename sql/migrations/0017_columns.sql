@@ -2,12 +2,12 @@
 -- their manner says them, once; and what is over says all of it still, by itself.
 --
 -- Whoever looks at the queue has it and what it is made of, in an order of their own: all of it is had at once, or
--- waited for without having any.
+-- waited for without having any. Also the arrivals, which the next step wants: it would wait for them with all this.
 DO $$
 BEGIN
     LOOP
         BEGIN
-            LOCK TABLE ehr_sync_queue_open IN ACCESS EXCLUSIVE MODE NOWAIT;
+            LOCK TABLE ehr_sync_queue_open, ehr_arrivals IN ACCESS EXCLUSIVE MODE NOWAIT;
             EXIT;
         EXCEPTION WHEN lock_not_available THEN
             PERFORM pg_sleep(0.02);

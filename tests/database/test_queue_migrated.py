@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from replicator.database import connected, migrate, migrations, pooled, rows
 from replicator.ehr.lanes_taken import Lanes
 from replicator.ehr.queue_people import Chosen, JobId, decide
@@ -35,6 +37,15 @@ FROM generate_series(0, 5) AS lane, generate_series(1, 40) AS seq
 """
 _QUEUE = "SELECT to_jsonb(q) FROM replicator.ehr_sync_queue AS q ORDER BY lane, seq"
 _DASHBOARD = "SELECT to_jsonb(q) FROM replicator.ehrbase_sync_queue AS q ORDER BY id"
+
+
+async def _asleep(database: Database) -> None:
+    """Until a migration waits for what somebody has."""
+    asleep = """SELECT count(*) FROM pg_stat_activity
+        WHERE wait_event = 'PgSleep' AND datname = current_database()"""
+    async with asyncio.timeout(30):
+        while await asyncio.to_thread(database.execute, asleep) == [(0,)]:
+            pass
 
 
 async def test_every_job_says_what_it_said(database: Database) -> None:
@@ -72,15 +83,27 @@ async def test_who_looks_at_it_meanwhile_is_waited_for(database: Database) -> No
         async with dashboard.transaction():
             assert await rows(dashboard, b"SELECT FROM ehr_sync_queue LIMIT 1")
             migrating = asyncio.create_task(migrate(database.dsn, "replicator"))
-            asleep = """SELECT count(*) FROM pg_stat_activity
-                WHERE wait_event = 'PgSleep' AND datname = current_database()"""
-            async with asyncio.timeout(30):
-                while await asyncio.to_thread(database.execute, asleep) == [(0,)]:
-                    pass
+            await _asleep(database)
             for name in (b"ehr_lanes", b"ehrbase_sync_queue"):
                 assert await rows(dashboard, b"SELECT FROM " + name + b" LIMIT 1")
         await migrating
         assert len(await rows(dashboard, b"SELECT FROM ehr_sync_queue")) == 240
+
+
+@pytest.mark.parametrize("before", range(_BEFORE, len(migrations())))
+async def test_a_large_transaction_that_is_open_meanwhile_is_waited_for(
+    database: Database, before: int
+) -> None:
+    """Whoever appends it has the arrivals and wants the lanes: no step may have these and want those."""
+    await migrate(database.dsn, "replicator", known=migrations()[:before])
+    async with connected(database.dsn, "feed", schema="replicator") as feed:
+        async with feed.transaction():
+            await feed.execute("DELETE FROM ehr_arrivals")
+            migrating = asyncio.create_task(migrate(database.dsn, "replicator"))
+            await _asleep(database)
+            async with asyncio.timeout(60):
+                await feed.execute("UPDATE ehr_lanes SET due_at = now()")
+        await migrating
 
 
 async def test_what_was_delivered_before_can_be_replayed(database: Database) -> None:
