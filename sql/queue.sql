@@ -310,7 +310,9 @@ DELETE FROM ehr_jobs_done WHERE (lane, seq) IN (
       AND NOT EXISTS (
           SELECT FROM ehr_jobs AS q
           WHERE q.lane = d.lane AND q.seq = CASE d.state WHEN 'merged' THEN split_part(d.note, '.', 2)::bigint END)
-    LIMIT %(limit)s::integer)
+    LIMIT %(limit)s::integer
+    -- Those that somebody is about to replay are forgotten later.
+    FOR UPDATE OF d SKIP LOCKED)
 
 -- name: one_worker_at_a_time
 -- Until the end of the transaction, nobody else divides; one that stands still in it is ended.
@@ -487,20 +489,28 @@ RETURNING lane, seq, (SELECT m.mapping FROM ehr_manners AS m WHERE m.id = manner
 -- name: forget_compositions
 -- What we believed of them is not believed any more: the record is asked. But it would not say which change a
 -- deletion is of; so one that came after all of these stays known, or they would bring back what it has deleted.
-DELETE FROM ehr_compositions AS c USING ehr_jobs_done AS d
-WHERE d.composition_id = c.id AND (NOT c.is_deleted OR (d.commit_lsn, d.ordinal) >= (c.commit_lsn, c.ordinal))
-  AND (d.lane, d.seq) IN (SELECT * FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq))
+WITH meant AS (
+    SELECT c.id FROM ehr_compositions AS c JOIN ehr_jobs_done AS d ON d.composition_id = c.id
+    WHERE (NOT c.is_deleted OR (d.commit_lsn, d.ordinal) >= (c.commit_lsn, c.ordinal))
+      AND (d.lane, d.seq) IN (SELECT * FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq))
+    ORDER BY c.id FOR UPDATE OF c)
+DELETE FROM ehr_compositions AS c USING meant WHERE c.id = meant.id
 
 -- name: forget_mappings
 -- The same of all that these mappings have made, and that has not been deleted: what is known of a deletion stays, or
 -- whatever is replayed later would bring back what it has deleted.
-DELETE FROM ehr_compositions WHERE mapping = ANY (%(mappings)s::text[]) AND NOT is_deleted
+WITH meant AS (
+    SELECT id FROM ehr_compositions WHERE mapping = ANY (%(mappings)s::text[]) AND NOT is_deleted ORDER BY id FOR UPDATE)
+DELETE FROM ehr_compositions AS c USING meant WHERE c.id = meant.id
 
 -- name: lanes_of_jobs
--- How many of these finished jobs each lane has, with what makes it known.
+-- How many of these finished jobs each lane has, with what makes it known. From here on none of them is forgotten.
+WITH meant AS (
+    SELECT d.lane, d.priority FROM ehr_jobs_done AS d
+    WHERE (d.lane, d.seq) IN (SELECT * FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq))
+    ORDER BY d.lane, d.seq FOR UPDATE)
 SELECT d.lane, l.name, l.patient, count(*), min(d.priority)
-FROM ehr_jobs_done AS d JOIN ehr_lanes AS l ON l.id = d.lane
-WHERE (d.lane, d.seq) IN (SELECT * FROM unnest(%(lanes)s::bigint[], %(seqs)s::bigint[]) AS given (lane, seq))
+FROM meant AS d JOIN ehr_lanes AS l ON l.id = d.lane
 GROUP BY d.lane, l.name, l.patient ORDER BY d.lane
 
 -- name: audit
