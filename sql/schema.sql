@@ -339,7 +339,7 @@ CREATE TABLE ehr_jobs (
     -- Which change of the source it is.
     commit_lsn       pg_lsn       NOT NULL,
     ordinal          bigint       NOT NULL,
-    -- The row as JSON, column → text, or the texts alone where its manner has the columns; nothing for a deletion, or
+    -- The row as JSON, column: text, or the texts alone where its manner has the columns; nothing for a deletion, or
     -- where the row is to be read when its turn comes.
     snapshot         text,
     part             integer      NOT NULL DEFAULT 0,
@@ -398,7 +398,7 @@ CREATE TABLE ehr_jobs_done (
 );
 CREATE INDEX ehr_jobs_done_at ON ehr_jobs_done USING brin (finished_at);
 
--- What a row said, as JSON, column → text; where its columns are not said with it, they are these.
+-- What a row said, as JSON, column: text; where its columns are not said with it, they are these.
 CREATE FUNCTION ehr_row(snapshot text, columns text[]) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN columns IS NULL OR snapshot IS NULL THEN snapshot
             ELSE json_object(columns, ARRAY(SELECT json_array_elements_text(snapshot::json)))::text END;

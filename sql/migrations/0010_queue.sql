@@ -51,7 +51,7 @@ CREATE TABLE ehr_sync_queue (
     commit_lsn       pg_lsn       NOT NULL,
     ordinal          bigint       NOT NULL,
     part             integer      NOT NULL,
-    -- The row as JSON, column → text; nothing for a deletion, or where the row is to be read when its turn comes.
+    -- The row as JSON, column: text; nothing for a deletion, or where the row is to be read when its turn comes.
     snapshot         text,
     priority         integer      NOT NULL,
     -- Whether a newer version of the same record may be delivered in its place.

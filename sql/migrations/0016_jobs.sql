@@ -41,7 +41,7 @@ CREATE TABLE ehr_jobs (
     -- Which change of the source it is.
     commit_lsn       pg_lsn       NOT NULL,
     ordinal          bigint       NOT NULL,
-    -- The row as JSON, column → text; nothing for a deletion, or where the row is to be read when its turn comes.
+    -- The row as JSON, column: text; nothing for a deletion, or where the row is to be read when its turn comes.
     snapshot         text,
     part             integer      NOT NULL DEFAULT 0,
     -- Both are the lane's where there is no patient here; an empty one is none.
