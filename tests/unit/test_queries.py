@@ -98,3 +98,10 @@ def test_no_block_is_empty_and_every_parameter_has_a_name() -> None:
             assert text, f"{file}.{name} is empty"
             # Doubled, it is a percent sign of the statement's own.
             assert b"%s" not in text.replace(b"%%", b""), f"{file}.{name} has a parameter without a name"
+
+
+def test_every_server_can_read_our_sql() -> None:
+    """Whatever the encoding of its database has: an arrow in a comment would be refused."""
+    paths = sorted((ROOT / "sql").rglob("*.sql"))
+    assert len(paths) > 20
+    assert [path.name for path in paths if not path.read_bytes().isascii()] == []
