@@ -134,10 +134,13 @@ RETURNING l.id, l.token, l.failures, l.ehr_id::text, l.system_id, l.patient, l.o
           l.done_upto, l.appended
 
 -- name: note_left
--- A statement of its own: where few jobs are laid out, it would be planned to read all of them, also when there are many.
+-- Of lanes that were left, the jobs that somebody had: so many after these, and the rest of the transaction of the last.
 UPDATE ehr_jobs AS q SET attempts = 1
-FROM unnest(%(lanes)s::bigint[], %(after)s::bigint[], %(uptos)s::bigint[]) AS given (lane, after, upto)
-WHERE q.lane = given.lane AND q.seq > given.after AND q.seq <= given.upto AND q.attempts = 0
+FROM unnest(%(lanes)s::bigint[], %(after)s::bigint[]) AS given (lane, after)
+WHERE q.lane = given.lane AND q.attempts = 0
+  AND q.seq > given.after AND q.seq <= given.after + %(jobs)s::bigint + %(rest)s::bigint
+  AND (q.seq <= given.after + %(jobs)s::bigint OR q.commit_lsn = (
+      SELECT o.commit_lsn FROM ehr_jobs AS o WHERE o.lane = given.lane AND o.seq = given.after + %(jobs)s::bigint))
 
 -- name: laid_out
 -- Of lanes that are held, the jobs after these, once they are laid out; with what is known of their compositions.

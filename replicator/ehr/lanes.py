@@ -15,6 +15,8 @@ from replicator.ehr.retry import Done, Hold, Park, Retry, delay_s
 State = Literal["waiting", "retrying", "held", "parked", "skipping"]
 Ended = Literal["done", "skipped", "merged"]
 
+#: A contribution holds no more than so many of a transaction's changes; the rest goes in further ones.
+TOGETHER_MOST = 1000
 #: How long a lane waits whose EHR the server does not have, though it was made.
 EHR_S = 30.0
 #: An error message is kept up to here; it names paths and columns, and there may be many.

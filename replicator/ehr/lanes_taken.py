@@ -23,7 +23,7 @@ from replicator.database import Connect, Connection, rows
 from replicator.ehr.client.versions import VersionUid
 from replicator.ehr.identity import ChangeId
 from replicator.ehr.job import Job, Operation
-from replicator.ehr.lanes import Going, Home, Known, Lane, Report, Said, Task
+from replicator.ehr.lanes import TOGETHER_MOST, Going, Home, Known, Lane, Report, Said, Task
 from replicator.marks import mark
 from replicator.wal.lsn import Lsn
 
@@ -66,9 +66,14 @@ class Lanes:
         async with self._connect() as connection, connection.transaction():
             found = await rows(connection, _q.claim, **asked)
             taken = sorted((_lane(row) for row in found), key=lambda lane: lane.id)
-            if was_left := [row[_UPTO] for row in found if row[_WAS_LEFT]]:
-                left = {"lanes": [row[0] for row in found if row[_WAS_LEFT]], "after": was_left}
-                await connection.execute(_q.note_left, left | {"uptos": [upto + jobs for upto in was_left]})
+            if left := {row[0]: row[_UPTO] for row in found if row[_WAS_LEFT]}:
+                given = {
+                    "lanes": list(left),
+                    "after": list(left.values()),
+                    "jobs": jobs,
+                    "rest": TOGETHER_MOST,
+                }
+                await connection.execute(_q.note_left, given)
             if taken:
                 await _lay_out(connection, taken, [lane.upto + jobs for lane in taken], jobs)
             if lacking := [lane for lane in taken if not lane.tasks]:

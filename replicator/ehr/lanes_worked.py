@@ -13,6 +13,7 @@ from typing import NamedTuple
 from replicator.ehr.deliver import Delivery
 from replicator.ehr.deliver_together import Stopped, deliver_together
 from replicator.ehr.lanes import (
+    TOGETHER_MOST,
     Going,
     Home,
     Known,
@@ -37,9 +38,6 @@ from replicator.ehr.lanes_taken import Lanes
 from replicator.ehr.retry import Done, Hold, Park, Retry, tired
 from replicator.errors import ConfigError, ReplicatorError, place_of
 from replicator.marks import mark
-
-#: A contribution holds no more than so many of a transaction's changes; the rest goes in further ones.
-TOGETHER_MOST = 1000
 
 
 class _Over(NamedTuple):

@@ -68,6 +68,22 @@ async def test_what_is_skipped_before_a_lane_is_taken_is_not_delivered(
     assert [task.state for task in lane.tasks] == ["waiting", "skipping", "waiting"]
 
 
+async def test_what_a_worker_had_when_it_was_lost_counts_as_tried(clinic: Clinic, connect: Connect) -> None:
+    """Also what it had asked for besides, of a transaction; what it cannot have had does not."""
+    await clinic.append(clinic.put("readings", reading("before")))
+    with clinic.transaction():
+        await clinic.append(*(clinic.put("readings", reading(str(n))) for n in range(60)))
+    await clinic.append(clinic.put("readings", reading("after")))
+    lost, other = Lanes(connect, "lost", 0.0), Lanes(connect, "other", HOUR)
+    (lane,) = await lost.claim(1, 5)
+    assert len(await lost.rest(lane, 100)) == 56
+    (lane,) = await other.claim(1, 5)
+    tried = [task.attempts for task in lane.tasks]
+    await other.record([done(lane, jobs=5, delay=0.0)])
+    (lane,) = await other.claim(1, 100)
+    assert tried + [task.attempts for task in lane.tasks] == [1] * 61 + [0]
+
+
 async def test_what_is_replayed_is_not_forgotten_meanwhile(
     clinic: Clinic, connect: Connect, database: Database
 ) -> None:
