@@ -62,6 +62,8 @@ async def test_it_is_ready_when_it_replicates_and_serves(
         "run", "--config", clinic.path, env={"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "180000000"}
     )
     manager.wait_for("READY=1")
+    # It says so after all of that, and may be read later than what the manager was told.
+    running.wait_for("ready")
     assert running.count("part ready", part="replicate") == running.count("part ready", part="serve") == 1
     # An idle source, and nobody who asks: both loops go round all the same.
     manager.wait_for("WATCHDOG=1", n=3)
