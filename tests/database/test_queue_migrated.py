@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from replicator.database import connected, migrate, migrations, pooled, rows
+from replicator.database import check_migrated, connected, migrate, migrations, pooled, rows
 from replicator.ehr.lanes_taken import Lanes
 from replicator.ehr.queue_people import Chosen, JobId, decide
 from tests.database.queued import Clinic, reading
@@ -99,11 +99,15 @@ async def test_a_large_transaction_that_is_open_meanwhile_is_waited_for(
     async with connected(database.dsn, "feed", schema="replicator") as feed:
         async with feed.transaction():
             await feed.execute("DELETE FROM ehr_arrivals")
+            assert database.execute("SELECT to_regclass('replicator.ehr_parcels')") == [(None,)]
             migrating = asyncio.create_task(migrate(database.dsn, "replicator"))
             await _asleep(database)
             async with asyncio.timeout(60):
                 await feed.execute("UPDATE ehr_lanes SET due_at = now()")
+            assert not migrating.done()
         await migrating
+        await check_migrated(feed, "replicator")
+    assert database.execute("SELECT count(*) FROM replicator.ehr_parcels") == [(0,)]
 
 
 async def test_what_was_delivered_before_can_be_replayed(database: Database) -> None:
