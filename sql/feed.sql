@@ -48,15 +48,23 @@ WHERE slot = %(slot)s::text AND namespace = %(namespace)s::text AND name = %(nam
 -- Those of these records, by their places, of which there is or was a job. Where several rows are one record,
 -- it is of one row that is asked.
 WITH given AS (
-    SELECT * FROM unnest(%(compositions)s::uuid[], %(lanes)s::bigint[], %(keys)s::text[])
-        WITH ORDINALITY AS given (composition, lane, key, at)),
+    SELECT * FROM unnest(%(compositions)s::uuid[], %(lanes)s::bigint[], %(keys)s::text[], %(patients)s::text[])
+        WITH ORDINALITY AS given (composition, lane, key, patient, at)),
 arrived AS MATERIALIZED (
-    SELECT p.lane, j.composition_id, j.record_key
-    FROM ehr_parcels AS p CROSS JOIN LATERAL ehr_jobs_of(p.jobs) AS j WHERE p.lane = ANY (%(lanes)s::bigint[]))
+    SELECT p.lane, j.composition_id, ehr_key(j.record_key, j.snapshot, m.key_at) AS record_key,
+           CASE WHEN m.mapping = %(mapping)s::text THEN coalesce(j.patient, p.patient, l.patient) END AS patient
+    FROM ehr_parcels AS p CROSS JOIN LATERAL ehr_jobs_of(p.jobs) AS j
+    JOIN ehr_manners AS m ON m.id = j.manner JOIN ehr_lanes AS l ON l.id = p.lane
+    WHERE p.lane = ANY (%(lanes)s::bigint[]))
 SELECT given.at FROM given
 WHERE given.at IN (SELECT g.at FROM given AS g
                    JOIN arrived AS a ON a.lane = g.lane AND a.composition_id = g.composition
-                   WHERE %(is_one)s::boolean OR a.record_key = g.key)
+                   WHERE %(is_one)s::boolean OR a.record_key = g.key
+                   UNION ALL
+                   -- One that does not say which composition it is: that follows from its patient and its key.
+                   SELECT g.at FROM given AS g
+                   JOIN arrived AS a ON (a.lane, a.patient, a.record_key) = (g.lane, g.patient, g.key)
+                   WHERE a.composition_id IS NULL)
    OR EXISTS (SELECT FROM ehr_compositions AS c
               WHERE c.id = given.composition AND (%(is_one)s::boolean OR c.record_key = given.key))
    OR EXISTS (SELECT FROM ehr_jobs AS q
@@ -72,19 +80,25 @@ UPDATE ehr_existing SET emptied = emptied + 1 WHERE mapping = %(mapping)s::text
 
 -- name: arrive_emptied
 -- A table was emptied: a job for each record of a mapping that has been fed, and not been ended since, by what
--- waits, what has arrived in this transaction, and what the record holds. It says what the newest one said.
+-- waits, what has arrived in this transaction, and what the record holds. It says what the newest one said. Which
+-- record a job is about its composition says, or, where that follows from them, its patient and its key.
 WITH fed AS (
-    SELECT DISTINCT ON (composition_id) * FROM (
-        SELECT 0 AS turn, lane, seq, record_key, operation, patient, ehr_id, composition_id,
-               CASE WHEN %(operation)s::text = 'mark' THEN snapshot END AS snapshot
-        FROM ehr_sync_queue_open WHERE mapping = %(mapping)s::text AND composition_id IS NOT NULL
-        UNION ALL
-        SELECT 1, a.lane, a.seq + j.place, j.record_key, m.operation, nullif(coalesce(j.patient, a.patient), ''),
-               CASE WHEN j.patient IS NULL THEN a.ehr_id ELSE j.ehr_id END, j.composition_id,
-               CASE WHEN %(operation)s::text = 'mark' THEN ehr_row(j.snapshot, m.columns) END
-        FROM ehr_arrivals AS a CROSS JOIN LATERAL ehr_jobs_of(a.jobs) AS j JOIN ehr_manners AS m ON m.id = j.manner
-        WHERE m.mapping = %(mapping)s::text AND j.composition_id IS NOT NULL) AS known
-    ORDER BY composition_id, turn DESC, seq DESC),
+    SELECT DISTINCT ON (patient, record) * FROM (
+        SELECT *, CASE WHEN %(is_by_key)s::boolean THEN record_key ELSE composition_id::text END COLLATE "C" AS record
+        FROM (
+            SELECT 0 AS turn, lane, seq, record_key, operation, patient, ehr_id, composition_id,
+                   CASE WHEN %(operation)s::text = 'mark' THEN snapshot END AS snapshot
+            FROM ehr_sync_queue_open WHERE mapping = %(mapping)s::text
+            UNION ALL
+            SELECT 1, a.lane, a.seq + j.place, ehr_key(j.record_key, j.snapshot, m.key_at), m.operation,
+                   nullif(coalesce(j.patient, a.patient), ''),
+                   CASE WHEN j.patient IS NULL THEN a.ehr_id ELSE j.ehr_id END, j.composition_id,
+                   CASE WHEN %(operation)s::text = 'mark' THEN ehr_row(j.snapshot, m.columns) END
+            FROM ehr_arrivals AS a CROSS JOIN LATERAL ehr_jobs_of(a.jobs) AS j
+            JOIN ehr_manners AS m ON m.id = j.manner
+            WHERE m.mapping = %(mapping)s::text) AS jobs) AS known
+    WHERE patient IS NOT NULL AND record IS NOT NULL
+    ORDER BY patient, record, turn DESC, seq DESC),
 held AS (
     SELECT l.id AS lane, c.record_key, l.patient, c.ehr_id, c.id AS composition_id, d.snapshot, d.operation
     FROM ehr_compositions AS c
@@ -94,14 +108,16 @@ held AS (
         WHERE %(operation)s::text = 'mark' AND d.lane = l.id AND d.composition_id = c.id AND d.snapshot IS NOT NULL
         ORDER BY d.seq DESC LIMIT 1) AS d ON true
     WHERE c.mapping = %(mapping)s::text AND NOT c.is_deleted
-      AND NOT EXISTS (SELECT FROM fed WHERE fed.composition_id = c.id)),
+      AND NOT EXISTS (
+          SELECT FROM fed WHERE fed.patient = l.patient
+          AND fed.record = CASE WHEN %(is_by_key)s::boolean THEN c.record_key ELSE c.id::text END COLLATE "C")),
 ending AS (
     SELECT lane, record_key, patient, ehr_id, composition_id, snapshot FROM fed
     WHERE operation NOT IN ('delete', 'mark')
     UNION ALL
     SELECT lane, record_key, patient, ehr_id, composition_id, snapshot FROM held
     WHERE operation IS DISTINCT FROM 'mark'),
-counted AS (SELECT *, row_number() OVER (ORDER BY lane, composition_id) AS number FROM ending),
+counted AS (SELECT *, row_number() OVER (ORDER BY lane, record_key COLLATE "C", composition_id) AS number FROM ending),
 named AS (
     SELECT id, min(name) AS name FROM (
         SELECT id, name FROM ehr_lanes WHERE id IN (SELECT lane FROM ending)

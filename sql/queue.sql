@@ -4,12 +4,14 @@
 
 -- name: note_manners
 -- What the jobs to come have in common, where it is new. Before any lane is taken, and in the order of their ids.
-INSERT INTO ehr_manners (id, source_table, mapping, operation, template_id, priority, may_merge, columns)
+INSERT INTO ehr_manners (
+    id, source_table, mapping, operation, template_id, priority, may_merge, columns, key_at, begun)
 SELECT id, source_table, mapping, operation, template_id, priority, may_merge,
-       CASE WHEN columns IS NOT NULL THEN ARRAY(SELECT json_array_elements_text(columns)) END
+       CASE WHEN columns IS NOT NULL THEN ARRAY(SELECT json_array_elements_text(columns)) END, key_at, begun
 FROM unnest(%(ids)s::bigint[], %(tables)s::text[], %(mappings)s::text[], %(operations)s::text[], %(templates)s::text[],
-            %(priorities)s::integer[], %(may_merge)s::boolean[], %(columns)s::json[])
-     AS given (id, source_table, mapping, operation, template_id, priority, may_merge, columns)
+            %(priorities)s::integer[], %(may_merge)s::boolean[], %(columns)s::json[], %(key_at)s::integer[],
+            %(begun)s::text[])
+     AS given (id, source_table, mapping, operation, template_id, priority, may_merge, columns, key_at, begun)
 ORDER BY id
 ON CONFLICT (id) DO NOTHING
 
@@ -94,23 +96,38 @@ SELECT pg_catalog.pg_notify('replicator_jobs', '')
 -- name: listen
 LISTEN replicator_jobs
 
--- name: lay_out
--- The parcels of these lanes, up to these jobs. Who comes at the same time takes them in the same order.
+-- name: take_parcels
+-- The parcels of these lanes, up to these jobs, until the end of the transaction; how many jobs each has, and those
+-- that do not say the id of their composition, with what it is named by. Who comes at the same time takes them in the
+-- same order.
 WITH meant AS (
-    SELECT p.lane, p.seq FROM ehr_parcels AS p
+    SELECT p.lane, p.seq, p.count, p.jobs, p.patient FROM ehr_parcels AS p
     JOIN unnest(%(lanes)s::bigint[], %(uptos)s::bigint[]) AS given (lane, upto)
       ON p.lane = given.lane AND p.seq <= given.upto
-    ORDER BY p.lane, p.seq FOR UPDATE OF p),
-opened AS (
-    DELETE FROM ehr_parcels AS p USING meant WHERE p.lane = meant.lane AND p.seq = meant.seq
-    RETURNING p.lane, p.seq, p.jobs, p.patient, p.ehr_id, p.created_at)
+    ORDER BY p.lane, p.seq FOR UPDATE OF p)
+SELECT p.lane, p.seq, p.count, (
+    SELECT json_agg(json_build_array(j.place, m.begun, coalesce(j.patient, p.patient, l.patient),
+                                     ehr_key(j.record_key, j.snapshot, m.key_at)))
+    FROM ehr_jobs_of(p.jobs) AS j JOIN ehr_manners AS m ON m.id = j.manner
+    WHERE j.composition_id IS NULL AND m.begun IS NOT NULL)
+FROM meant AS p JOIN ehr_lanes AS l ON l.id = p.lane
+
+-- name: lay_out
+-- These parcels, which are ours, with the ids of those compositions.
+WITH opened AS (
+    DELETE FROM ehr_parcels AS p
+    USING unnest(%(lanes)s::bigint[], %(seqs)s::bigint[], %(compositions)s::text[]) AS given (lane, seq, compositions)
+    WHERE p.lane = given.lane AND p.seq = given.seq
+    RETURNING p.lane, p.seq, p.jobs, p.patient, p.ehr_id, p.created_at, given.compositions::uuid[] AS compositions)
 INSERT INTO ehr_jobs (
     lane, seq, manner, record_key, composition_id, commit_lsn, ordinal, snapshot, part, patient, ehr_id, trouble,
     created_at)
-SELECT p.lane, p.seq + j.place, j.manner, j.record_key, j.composition_id, j.commit_lsn, j.ordinal, j.snapshot, j.part,
-       coalesce(j.patient, p.patient), CASE WHEN j.patient IS NULL THEN p.ehr_id ELSE j.ehr_id END, j.trouble,
-       p.created_at
-FROM opened AS p CROSS JOIN LATERAL ehr_jobs_of(p.jobs) AS j
+SELECT p.lane, p.seq + j.place, j.manner, coalesce(ehr_key(j.record_key, j.snapshot, m.key_at), ''),
+       coalesce(j.composition_id, p.compositions[j.place + 1]), j.commit_lsn, j.ordinal, j.snapshot, j.part,
+       coalesce(j.patient, p.patient), CASE WHEN j.patient IS NULL THEN p.ehr_id ELSE j.ehr_id END,
+       coalesce(j.trouble, CASE WHEN ehr_key(j.record_key, j.snapshot, m.key_at) IS NULL
+                                THEN 'nobody knows any more which row it is of' END), p.created_at
+FROM opened AS p CROSS JOIN LATERAL ehr_jobs_of(p.jobs) AS j LEFT JOIN ehr_manners AS m ON m.id = j.manner
 
 -- name: last_parcels
 -- Up to where these lanes are to be laid out, that nothing of them be left.

@@ -294,7 +294,12 @@ CREATE TABLE ehr_manners (
     -- Whether a newer version of the same record may be delivered in the place of such a job.
     may_merge     boolean  NOT NULL,
     -- Whose texts the snapshots are, as a list; nothing where each says them itself.
-    columns       text[]
+    columns       text[],
+    -- Which of the columns is the key, from 0, where jobs do not say it again.
+    key_at        integer,
+    -- What the names of their compositions begin with, where jobs need not say their ids: these are hashes of that, the
+    -- patient and the key.
+    begun         text
 );
 
 -- Clinical changes on their way to the record system, written in the transaction that advances the checkpoint: a
@@ -405,10 +410,16 @@ RETURN CASE WHEN columns IS NULL OR snapshot IS NULL THEN snapshot
 -- Who may read the view may do this, also where functions are not everybody's: it knows nothing by itself.
 GRANT EXECUTE ON FUNCTION ehr_row(text, text[]) TO PUBLIC;
 
+-- The key of a row: as its job says it, or as the row does.
+CREATE FUNCTION ehr_key(said text, snapshot text, key_at integer) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(said, snapshot::json ->> key_at);
+-- Who may read the view may do this, also where functions are not everybody's: it knows nothing by itself.
+GRANT EXECUTE ON FUNCTION ehr_key(text, text, integer) TO PUBLIC;
+
 -- Every job that waits, with all that is known of it; and the number of the first of its parcel, or its own, by which an
 -- index finds it.
 CREATE VIEW ehr_jobs_open AS
-SELECT j.lane, j.seq, m.source_table, m.mapping, j.record_key, m.operation,
+SELECT j.lane, j.seq, m.source_table, m.mapping, ehr_key(j.record_key, j.snapshot, m.key_at) AS record_key, m.operation,
        CASE WHEN j.patient IS NULL THEN l.patient ELSE nullif(j.patient, '') END AS patient,
        CASE WHEN j.patient IS NULL THEN l.own_ehr_id ELSE j.ehr_id END AS ehr_id,
        j.composition_id, m.template_id, j.commit_lsn, j.ordinal, j.part, ehr_row(j.snapshot, m.columns) AS snapshot,

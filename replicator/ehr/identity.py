@@ -6,6 +6,7 @@ machine, asks for the same EHR and the same composition, and the record system i
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -37,6 +38,11 @@ def joined(parts: Sequence[str]) -> str:
     return "/".join(part.replace("~", "~0").replace("/", "~1") for part in parts)
 
 
+def number_of(name: bytes) -> int:
+    """A number that stands for a name, and fits a bigint. Two names may have the same one."""
+    return int.from_bytes(hashlib.sha1(name, usedforsecurity=False).digest()[:8], signed=True)
+
+
 @lru_cache(maxsize=65_536)
 def ehr_id(namespace: str, patient: str) -> str:
     """The EHR of a patient."""
@@ -49,7 +55,17 @@ def composition_id(system: str, mapping: str, patient: str, record: Sequence[str
     The patient is part of its name: a row that is moved to another patient becomes another composition,
     because the id of the one deleted in the first EHR can never be used in a second.
     """
-    return uuid5(SPACE, joined(("composition", system, mapping, patient, *record)))
+    return composition_named(compositions_begin(system, mapping), patient, joined(record))
+
+
+def compositions_begin(system: str, mapping: str) -> str:
+    """What the names of the compositions of a mapping begin with."""
+    return joined(("composition", system, mapping))
+
+
+def composition_named(begun: str, patient: str, record: str) -> str:
+    """The same composition, where its record is one text."""
+    return uuid5(SPACE, f"{begun}/{joined((patient,))}/{record}")
 
 
 def contribution_id(system: str, ehr: str, versions: Sequence[str]) -> str:

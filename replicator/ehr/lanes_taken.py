@@ -24,6 +24,7 @@ from replicator.ehr.client.versions import VersionUid
 from replicator.ehr.identity import ChangeId
 from replicator.ehr.job import Job, Operation
 from replicator.ehr.lanes import TOGETHER_MOST, Going, Home, Known, Lane, Report, Said, Task
+from replicator.ehr.queue_laid_out import lay_out
 from replicator.marks import mark
 from replicator.wal.lsn import Lsn
 
@@ -85,7 +86,8 @@ class Lanes:
         last = lane.tasks[-1]
         asked = {"lane": lane.id, "after": last.seq, "lsn": str(last.job.change.commit_lsn), "most": most}
         async with self._connect() as connection:
-            await connection.execute(_q.lay_out, {"lanes": [lane.id], "uptos": [last.seq + most]})
+            async with connection.transaction():
+                await lay_out(connection, {lane.id: last.seq + most})
             found = await rows(connection, _q.rest_of_transaction, **asked)
         return [_task(seq, rest) for seq, *rest in found]
 
@@ -141,9 +143,8 @@ async def _lay_out(connection: Connection, lanes: Sequence[Lane], uptos: Sequenc
     """Lanes that are ours, and have no job yet: those up to here are laid out, and so many are theirs."""
     by_id = {lane.id: lane for lane in lanes}
     mark("jobs laying out", lanes=len(lanes))
-    laid = await connection.execute(_q.lay_out, {"lanes": list(by_id), "uptos": uptos})
-    if laid.rowcount:
-        mark("jobs laid out", lanes=len(lanes), jobs=laid.rowcount)
+    if laid := await lay_out(connection, dict(zip(by_id, uptos, strict=True))):
+        mark("jobs laid out", lanes=len(lanes), jobs=laid)
     asked = {"lanes": list(by_id), "after": [lane.upto for lane in lanes], "most": jobs}
     for number, seq, *rest in await rows(connection, _q.laid_out, **asked):
         lane = by_id[number]

@@ -14,10 +14,11 @@ from replicator import queries
 from replicator.database import Connection, rows
 from replicator.ehr.identity import ChangeId
 from replicator.ehr.job import Job, Jobs, Operation
-from replicator.ehr.model import TableMapping
-from replicator.ehr.queue_added import Added, Manner
+from replicator.ehr.model import RecordMapping, Style, TableMapping
+from replicator.ehr.queue_added import Added
 from replicator.ehr.queue_extended import Stored, extend
 from replicator.ehr.queue_inserted import Insertion, Write, insertion
+from replicator.ehr.queue_manners import of_table
 from replicator.ehr.queue_noted import note
 from replicator.wal.lsn import Lsn
 from replicator.wal.messages import Relation
@@ -141,7 +142,8 @@ class Feed:
         self._begin()
         for each in held:
             if isinstance(each, Emptied):
-                self._arrived += await _arrive_emptied(connection, each, self._arrived)
+                mapping = self._meanings.jobs.mapping
+                self._arrived += await _arrive_emptied(connection, mapping, each, self._arrived)
             elif each:
                 await note(connection, each.manners, self._meanings.stored.manners)
                 self._manners.update(each.manners)
@@ -168,10 +170,12 @@ class Feed:
         self._meanings.stored.add(self._manners, self._lanes)
 
 
-async def _arrive_emptied(connection: Connection, emptied: Emptied, arrived: int) -> int:
+async def _arrive_emptied(
+    connection: Connection, mapping: RecordMapping, emptied: Emptied, arrived: int
+) -> int:
     table, operation, at = emptied
     await connection.execute(_feed.is_emptied, {"mapping": table.name})
-    manner = Manner.of(table, operation.value)
+    manner = of_table(mapping, table, operation)
     await note(connection, {manner.id: manner})
     values = {
         "mapping": table.name,
@@ -180,6 +184,7 @@ async def _arrive_emptied(connection: Connection, emptied: Emptied, arrived: int
         "lsn": str(at.commit_lsn),
         "ordinal": at.ordinal,
         "arrived": arrived,
+        "is_by_key": table.style is Style.EVENT,
     }
     return int((await rows(connection, _feed.arrive_emptied, **values))[0][0])
 

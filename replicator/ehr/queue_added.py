@@ -7,21 +7,20 @@ once, as their manner, and what is the same for all of a lane stands there.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from functools import lru_cache
 from struct import Struct
 from sys import getsizeof
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import orjson
 
 from replicator.binary_copy import BEGIN, END, NULL, column
-from replicator.ehr.identity import bytes_of
+from replicator.ehr.identity import bytes_of, number_of
+from replicator.ehr.queue_manners import Manner
 
 if TYPE_CHECKING:
     from replicator.ehr.job import Job
-    from replicator.ehr.model import TableMapping
 
 #: So much is handed over together.
 _BLOCK_BYTES = 1 << 16
@@ -32,29 +31,6 @@ _parcel = Struct(">hiqiqiii").pack
 _integer = Struct(">ii").pack
 #: What a job takes in memory besides its text, and a lane.
 OVERHEAD, _LANE = 64, 1024
-
-
-class Manner(NamedTuple):
-    """What jobs have in common that come of the same table in the same way."""
-
-    table: str
-    mapping: str
-    operation: str
-    template: str | None
-    priority: int
-    may_merge: bool
-    #: Whose texts the snapshots are, as a list; None where each says them itself.
-    columns: tuple[str, ...] | None = None
-
-    @property
-    def id(self) -> int:
-        """Its number, which fits a bigint. There are few, and a job is made of every mapped row."""
-        return _number_of(self)
-
-    @classmethod
-    def of(cls, table: TableMapping, operation: str, columns: tuple[str, ...] | None = None) -> Manner:
-        template = table.template.id if table.template else None
-        return cls(table.table, table.name, operation, template, table.priority, table.coalesce, columns)
 
 
 class Waiting:
@@ -84,22 +60,19 @@ class Waiting:
     def parcels(self, columns: int, before: int) -> Iterator[bytes]:
         """The first four of so many columns of each, given how many jobs the lane had before."""
         jobs, count = self.jobs, len(self.jobs)
-        each = min(_PARCEL, max(1, _PARCEL_LENGTH * count // (sum(map(len, jobs)) + count)))
+        text = ",".join(jobs)
+        each = min(_PARCEL, max(1, _PARCEL_LENGTH * count // (len(text) + 1)))
         for at in range(0, count, each):
             some = jobs[at : at + each]
-            text = ",".join(some).encode()
-            yield _parcel(columns, 8, self.id, 8, before + at + 1, 4, len(some), len(text) + 2)
-            yield b"[" + text + b"]"
+            part = f"[{text if each >= count else ','.join(some)}]".encode()
+            yield _parcel(columns, 8, self.id, 8, before + at + 1, 4, len(some), len(part))
+            yield part
 
 
 @lru_cache(maxsize=65_536)
 def lane_id(name: str) -> int:
     """The number of a lane, which fits a bigint."""
-    return _hashed(name.encode())
-
-
-def _hashed(name: bytes) -> int:
-    return int.from_bytes(hashlib.sha1(name, usedforsecurity=False).digest()[:8], signed=True)
+    return number_of(name.encode())
 
 
 class Added:
@@ -117,7 +90,7 @@ class Added:
     def add(self, job: Job) -> None:
         lane = self.lane(job.lane, job.patient, job.ehr, job.priority)
         is_lanes = (job.patient, job.ehr) == (lane.patient, lane.ehr)
-        text = _text_of(job, self.manner(_manner_of(job)), is_lanes)
+        text = _text_of(job, self.manner(Manner.of(job)), is_lanes)
         lane.add(text, job.priority)
         # As memory has it: a character beyond ASCII makes all of them wider.
         self.bytes += (len(text) if text.isascii() else getsizeof(text)) + OVERHEAD
@@ -165,15 +138,6 @@ class Added:
 
     def _in_order(self) -> list[Waiting]:
         return sorted(self.lanes.values(), key=lambda lane: lane.id)
-
-
-@lru_cache(maxsize=1024)
-def _number_of(manner: Manner) -> int:
-    return _hashed(orjson.dumps(list(manner)))
-
-
-def _manner_of(job: Job) -> Manner:
-    return Manner(job.table, job.mapping, job.operation.value, job.template, job.priority, job.coalesce)
 
 
 def _text_of(job: Job, manner: int, is_lanes: bool) -> str:

@@ -147,6 +147,8 @@ class _Filler:
             "compositions": array_of([str(job.composition) for job in asked]),
             "lanes": array_of([str(lane_id(job.lane)) for job in asked]),
             "keys": [job.key for job in asked],
+            "patients": [job.patient for job in asked],
+            "mapping": self._table.name,
             "is_one": self._table.style is Style.EVENT,
         }
         found = (

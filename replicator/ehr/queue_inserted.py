@@ -4,8 +4,10 @@ Most of what passes are rows that are new, of tables of which nothing more is as
 composition. The job that each of them means is known but for its values. Whatever is less plain (a filter,
 an odd character in a key, a patient who stands elsewhere) takes the long way, by way of a Job.
 
-Nothing of a patient is computed twice, and the names of columns, which are the same for all rows, are said
-with the manner of their jobs: they would be nearly half of what is stored.
+Nothing of a patient is computed twice. What is the same for all rows, like the names of their columns, is
+said with the manner of their jobs; and what follows from the row is not said again, neither its key nor the
+id of its composition. All of that would be about as long as the row itself, and to compute the id, a hash,
+takes longer than the rest. Whoever lays the job out does that: see `queue_laid_out`.
 """
 
 from __future__ import annotations
@@ -17,12 +19,11 @@ from sys import getsizeof
 from typing import Any, TypeAlias
 
 import orjson
-from uuid_utils import uuid5
 
-from replicator.ehr.identity import SPACE, ehr_id, joined
-from replicator.ehr.job import Operation
-from replicator.ehr.model import Children, RecordMapping, Style, TableMapping
-from replicator.ehr.queue_added import OVERHEAD, Added, Manner
+from replicator.ehr.identity import ehr_id, joined
+from replicator.ehr.model import Children, RecordMapping, TableMapping
+from replicator.ehr.queue_added import OVERHEAD, Added
+from replicator.ehr.queue_manners import of_new_rows
 from replicator.rules.columns.types import BOOL, DATE, INTEGERS, PLAIN, REALS, TIME, TIMESTAMP, TIMESTAMPTZ
 from replicator.rules.compute.code import Code
 from replicator.wal.lsn import Lsn
@@ -44,21 +45,20 @@ def insertion(mapping: RecordMapping, name: str, columns: Sequence[Column]) -> I
     if len(tables) != 1 or not _is_plain(mapping, tables[0]):
         return None
     table = tables[0]
-    if table.key[0].name not in names or table.patient.column.name not in names:
+    manner = of_new_rows(mapping, table, names)
+    if manner is None or manner.key_at is None or table.patient.column.name not in names:
         return None
-    patient_at = names.index(table.patient.column.name)
-    all_of_table = joined(("composition", mapping.system, table.name))
     priority = table.priority
-    manner = Manner.of(table, Operation.CREATE.value, tuple(names))
 
     @lru_cache(maxsize=65_536)
-    def of_patient(patient: object) -> tuple[str, str, str] | None:
-        """A patient's lane by name, their EHR, and what the names of their compositions begin with."""
+    def of_patient(patient: object) -> tuple[str, str] | None:
+        """A patient's lane by name, and their EHR."""
         if type(patient) is not str or not patient or not _is_bare(patient):
             return None
-        return joined(("patient", patient)), ehr_id(mapping.namespace, patient), f"{all_of_table}/{patient}/"
+        return joined(("patient", patient)), ehr_id(mapping.namespace, patient)
 
-    run = _runner(columns, names.index(table.key[0].name), patient_at, table, manner.id)
+    patient_at = names.index(table.patient.column.name)
+    run = _runner(columns, manner.key_at, patient_at, priority)
 
     def writer(added: Added) -> Write:
         added.manner(manner)
@@ -67,15 +67,16 @@ def insertion(mapping: RecordMapping, name: str, columns: Sequence[Column]) -> I
         def meet(patient: Any) -> Any:
             if (known := of_patient(patient)) is None:
                 return None
-            name, ehr, begun = known
+            name, ehr = known
             lane = added.lane(name, patient, ehr, priority)
             if lane.name != name:
                 return None
-            met[patient] = found = lane, lane.jobs, begun
+            met[patient] = found = lane, lane.jobs
             return found
 
         def write(change: Change, after: Iterator[Change], commit_lsn: int) -> Change | None:
-            rest, jobs, size = run(change, after, met.get, meet, str(Lsn(commit_lsn)))
+            head = f'{{"manner":{manner.id},"lsn":"{Lsn(commit_lsn)!s}","ordinal":'
+            rest, jobs, size = run(change, after, met.get, meet, head)
             added.bytes += size + jobs * OVERHEAD
             return rest  # type: ignore[no-any-return]  # a change, or None
 
@@ -89,24 +90,19 @@ def _is_bare(text: str) -> bool:
     return "/" not in text and "~" not in text
 
 
-def _runner(
-    columns: Sequence[Column], key_at: int, patient_at: int, table: TableMapping, manner: int
-) -> Callable[..., Any]:
+def _runner(columns: Sequence[Column], key_at: int, patient_at: int, priority: int) -> Callable[..., Any]:
     """What adds rows, one after another, without a call for each: that costs half of what there is to do.
 
     It answers the change it stopped at, how many jobs it has added, and how much memory they take.
     """
     code = Code()
     use = code.name
-    priority, is_odd, key = table.priority, "name is None", '"{name}"'
+    is_odd = "name is None"
     if columns[key_at].type_oid not in _BARE:
         is_odd += " or '/' in name or '~' in name"
-        key = f"{{{use(orjson.dumps)}(name).decode()}}"
-    id_of, row = f"{use(uuid5)}({use(SPACE)}, begun + name).hex", f"{use(orjson.dumps)}(row).decode()"
-    who = f'"manner":{manner},"key":{key},"id":"{{{id_of}}}"'
-    job = f'{{{{{who},"lsn":"{{lsn}}","ordinal":{{ordinal}},"row":{{{row}}}}}}}'
+    job = f'{{head}}{{ordinal}},"row":{{{use(orjson.dumps)}(row).decode()}}}}}}'
     return code.function(
-        "change, after, known, meet, lsn",
+        "change, after, known, meet, head",
         [
             "jobs = size = 0",
             "of = change.relation",
@@ -118,7 +114,7 @@ def _runner(
             "    found = known(patient) or meet(patient)",
             f"    if found is None or {is_odd}:",
             "        return change, jobs, size",
-            "    lane, added, begun = found",
+            "    lane, added = found",
             f"    job = f'{job}'",
             "    added.append(job)",
             f"    if {priority} <= lane.priority:",
@@ -139,10 +135,8 @@ def _is_plain(mapping: RecordMapping, table: TableMapping) -> bool:
     return (
         not is_part
         and table.template is not None
-        and table.style is Style.EVENT
         and table.filter is None
         and table.gone is None
         and table.status is None
         and table.patient.through is None
-        and len(table.key) == 1
     )

@@ -8,9 +8,8 @@ import orjson
 
 from replicator import queries
 from replicator.database import Connection
-from replicator.ehr.job import Operation
 from replicator.ehr.model import RecordMapping
-from replicator.ehr.queue_added import Manner
+from replicator.ehr.queue_manners import Manner, manners
 
 _q = queries.load("queue")
 
@@ -24,31 +23,27 @@ async def note_manners(
     nobody waits, so that whoever appends may do so in any order. `columns` are those that tables have; others
     may come, if a publication has fewer, or once a table is altered.
     """
-    tables = mapping.tables.values()
-    manners = [Manner.of(table, one.value) for table in tables for one in Operation]
-    for table in tables:
-        if names := tuple((columns or {}).get(table.table, ())):
-            manners.append(Manner.of(table, Operation.CREATE.value, names))
-    await note(connection, {manner.id: manner for manner in manners})
-    return frozenset([manner.id for manner in manners])
+    found = {manner.id: manner for manner in manners(mapping, columns or {})}
+    await note(connection, found)
+    return found.keys()
 
 
-async def note(connection: Connection, manners: dict[int, Manner], noted: Collection[int] = ()) -> None:
+async def note(connection: Connection, made: Mapping[int, Manner], noted: Collection[int] = ()) -> None:
     """Those of them that are not noted yet."""
-    manners = {number: manners[number] for number in sorted(manners) if number not in noted}
-    if not manners:
+    new = [made[number] for number in sorted(made) if number not in noted]
+    if not new:
         return
-    *of_all, shapes = zip(*manners.values(), strict=True)
-    tables, mappings, operations, templates, priorities, may_merge = of_all
-    columns = {
-        "ids": list(manners),
-        "tables": list(tables),
-        "mappings": list(mappings),
-        "operations": list(operations),
-        "templates": list(templates),
-        "priorities": list(priorities),
-        "may_merge": list(may_merge),
+    values = {
+        "ids": [each.id for each in new],
+        "tables": [each.table for each in new],
+        "mappings": [each.mapping for each in new],
+        "operations": [each.operation for each in new],
+        "templates": [each.template for each in new],
+        "priorities": [each.priority for each in new],
+        "may_merge": [each.may_merge for each in new],
         # Arrays of one length only can be elements of another.
-        "columns": [None if shape is None else orjson.dumps(shape).decode() for shape in shapes],
+        "columns": [None if each.columns is None else orjson.dumps(each.columns).decode() for each in new],
+        "key_at": [each.key_at for each in new],
+        "begun": [each.begun for each in new],
     }
-    await connection.execute(_q.note_manners, columns)
+    await connection.execute(_q.note_manners, values)

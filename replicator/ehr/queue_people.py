@@ -13,6 +13,7 @@ from replicator import queries
 from replicator.database import Connection, rows
 from replicator.ehr.identity import joined
 from replicator.ehr.queue_added import lane_id
+from replicator.ehr.queue_laid_out import lay_out
 from replicator.errors import ConfigError, ReplicatorError
 
 _q = queries.load("queue")
@@ -171,7 +172,7 @@ async def _lay_out(connection: Connection, jobs: Sequence[JobId], whole: Sequenc
     for job in jobs:
         uptos[job.lane] = max(job.seq, uptos.get(job.lane, 0))
     uptos |= {lane: upto for lane, upto in await rows(connection, _q.last_parcels, lanes=list(whole))}
-    await connection.execute(_q.lay_out, {"lanes": list(uptos), "uptos": list(uptos.values())})
+    await lay_out(connection, uptos)
 
 
 async def stood_for(connection: Connection, jobs: Sequence[JobId]) -> dict[JobId, list[JobId]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from tests.database.laying import laid_out
 from tests.fixtures.postgres import Database
 
 
-def deliver(database: Database) -> None:
+async def deliver(database: Database) -> None:
     """All that waits is done."""
+    await laid_out(database)
     database.execute(
         """SET search_path TO replicator;
         INSERT INTO ehr_compositions AS c

@@ -76,7 +76,7 @@ async def test_who_may_read_a_view_may_do_what_is_in_it(database: Database) -> N
             f"""SELECT proname, has_function_privilege('public', oid, 'EXECUTE') FROM pg_proc
             WHERE pronamespace = '{schema}'::regnamespace"""
         )
-        assert sorted(found) == [("ehr_jobs_of", True), ("ehr_row", True)]
+        assert sorted(found) == [("ehr_jobs_of", True), ("ehr_key", True), ("ehr_row", True)]
 
 
 async def test_migrating_creates_only_its_own_schema(database: Database) -> None:

@@ -16,14 +16,16 @@ from replicator.ehr.columns import computed, read_catalogue
 from replicator.ehr.job import Jobs
 from replicator.ehr.mapping import parse_mapping
 from replicator.ehr.queue import Feed, Meanings
-from replicator.ehr.queue_added import Manner, lane_id
+from replicator.ehr.queue_added import lane_id
 from replicator.ehr.queue_found import Finder
+from replicator.ehr.queue_manners import Manner
 from replicator.ehr.queue_noted import note
 from replicator.ehr.used import expressions
 from replicator.errors import Unavailable
 from replicator.wal.lsn import Lsn
 from replicator.wal.messages import Column, Relation
 from replicator.wal.transactions import Change, Kind
+from tests.database.laying import laid_out
 from tests.database.queued import AT, NAMES, Clinic, jobs_of_clinic, prepared
 from tests.fixtures.children import StartChild
 from tests.fixtures.least import restrict
@@ -199,10 +201,12 @@ async def test_a_row_whose_text_was_erased_is_still_shown(database: Database) ->
         await feed.send(storage)
     erased = """replace(jobs, ',"row":["1"', ',"nothing":["1"')"""
     database.execute(f"UPDATE replicator.ehr_parcels SET jobs = {erased}")
-    found = database.execute(
-        "SELECT record_key, snapshot::json ->> 'rate' FROM replicator.ehr_sync_queue ORDER BY 1"
-    )
-    assert found == [("0", "70"), ("1", None)]
+    found = """SELECT record_key, snapshot::json ->> 'rate', trouble
+        FROM replicator.ehr_sync_queue ORDER BY 1, 2"""
+    assert database.execute(found) == [("0", "70", "no patient"), (None, None, None)]
+    await laid_out(database)
+    lost = "nobody knows any more which row it is of"
+    assert database.execute(found) == [("", None, lost), ("0", "70", "no patient")]
 
 
 async def test_what_was_sent_is_let_go_of_at_once(database: Database) -> None:
@@ -248,6 +252,7 @@ async def test_a_job_is_stored_as_it_is_said(database: Database, is_spilled: boo
         if is_spilled:
             await feed.spill(storage)
         await feed.send(storage)
+    await laid_out(database)
     said = [job for change in changes for job in meanings.jobs.of(change, at)]
     stored = database.execute(
         """SELECT operation, mapping, source_table, record_key, patient, ehr_id::text, composition_id::text,

@@ -168,7 +168,7 @@ async def test_jobs_are_the_history_of_the_rows(
                         await feed.spill(storage)
                 await feed.send(storage)
             if chance.random() < 0.1:
-                deliver(database)
+                await deliver(database)
     found = [
         Told(*row)
         for row in database.execute(

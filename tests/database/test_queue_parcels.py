@@ -17,6 +17,7 @@ from replicator.ehr.lanes_taken import Lanes
 from replicator.ehr.queue import append
 from replicator.ehr.queue_added import lane_id
 from replicator.ehr.queue_people import Chosen, JobId, decide, find
+from tests.database.laying import laid_out
 from tests.database.queued import Clinic, reading
 from tests.database.test_queue_lanes import HOUR, done
 from tests.fixtures.postgres import Database
@@ -69,12 +70,6 @@ def counts(database: Database) -> tuple[int, int]:
     return tuple(database.execute(f"SELECT count(*) FROM replicator.{each}")[0][0] for each in tables)
 
 
-async def lay_out(database: Database) -> None:
-    every = {"lanes": [lane for (lane,) in database.execute("SELECT id FROM replicator.ehr_lanes")]}
-    async with connected(database.dsn, "lay out", schema="replicator") as storage:
-        await storage.execute(_q.lay_out, {**every, "uptos": [1 << 62 for _ in every["lanes"]]})
-
-
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(odd=st.lists(ODD, min_size=1, max_size=12))
 async def test_jobs_are_the_same_in_a_parcel_and_out_of_it(
@@ -85,7 +80,7 @@ async def test_jobs_are_the_same_in_a_parcel_and_out_of_it(
     await clinic.append(jobs)
     packed = everything(database)
     assert len(packed) == len(jobs)
-    await lay_out(database)
+    await laid_out(database)
     assert everything(database) == packed
     assert counts(database) == (0, len(jobs))
     said = database.execute(
@@ -113,7 +108,7 @@ async def test_jobs_of_a_lane_that_come_together_are_few_rows(clinic: Clinic, da
     assert (parcels < len(jobs) / 2, laid) == (True, 0)
     shown = database.execute("SELECT seq, record_key FROM replicator.ehr_sync_queue ORDER BY seq")
     assert shown == [(n + 1, str(n)) for n in range(len(jobs))]
-    await lay_out(database)
+    await laid_out(database)
     assert counts(database) == (0, len(jobs))
 
 
@@ -195,7 +190,7 @@ async def test_the_rest_of_a_transaction_is_what_is_laid_out_of_it(
 async def test_two_who_lay_out_the_same_do_not_wait_in_a_circle(clinic: Clinic, database: Database) -> None:
     await clinic.append(*(clinic.put("readings", reading(str(n), f"p{n % 50}")) for n in range(500)))
     before = everything(database)
-    await asyncio.gather(*(lay_out(database) for _ in range(6)))
+    await asyncio.gather(*(laid_out(database) for _ in range(6)))
     assert everything(database) == before
     assert counts(database) == (0, 500)
 
@@ -210,7 +205,7 @@ async def test_a_parcel_for_a_lane_of_another_ehr_says_whose_it_is(
     rows = "SELECT seq, patient, ehr_id::text FROM replicator.ehr_sync_queue ORDER BY seq"
     expected = [(1, "p1", ehr_id("clinic", "p1")), (2, "p1", other)]
     assert database.execute(rows) == expected
-    await lay_out(database)
+    await laid_out(database)
     assert database.execute(rows) == expected
 
 

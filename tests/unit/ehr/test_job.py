@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.ehr.identity import SPACE, ChangeId, composition_id, ehr_id, joined, uuid5
+from replicator.ehr.identity import (
+    SPACE,
+    ChangeId,
+    composition_id,
+    composition_named,
+    compositions_begin,
+    ehr_id,
+    joined,
+    uuid5,
+)
 from replicator.ehr.job import Incomplete, Job, Jobs, Operation
 from replicator.ehr.model import Row
 from replicator.wal.lsn import Lsn
@@ -278,6 +287,8 @@ def test_a_value_that_was_not_sent_is_refused_and_never_null() -> None:
 
 # Ids.
 
+PARTS = st.text(st.sampled_from("a/~01é"), max_size=4)
+
 
 @given(st.text())
 def test_our_uuid5_is_the_uuid5(name: str) -> None:
@@ -289,6 +300,16 @@ def test_our_uuid5_is_the_uuid5(name: str) -> None:
 def test_different_parts_have_different_names(one: list[str], other: list[str]) -> None:
     if one and other:
         assert (joined(one) == joined(other)) == (one == other)
+
+
+@given(st.lists(PARTS, min_size=3, max_size=3), st.lists(PARTS, min_size=1, max_size=3))
+def test_a_composition_is_named_by_all_of_its_name(of: list[str], record: list[str]) -> None:
+    """However it is come by: what has been delivered under an id is found under no other."""
+    system, mapping, patient = of
+    name = joined(("composition", system, mapping, patient, *record))
+    expected = str(uuid.uuid5(uuid.UUID(str(SPACE)), name))
+    assert composition_id(system, mapping, patient, record) == expected
+    assert composition_named(compositions_begin(system, mapping), patient, joined(record)) == expected
 
 
 @given(st.integers(0, (1 << 64) - 1), st.integers(0, 1 << 40))

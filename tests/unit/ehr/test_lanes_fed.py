@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from replicator.ehr.identity import composition_named
 from replicator.ehr.job import Jobs
 from replicator.ehr.queue_added import OVERHEAD, Added
 from replicator.ehr.queue_inserted import insertion
@@ -40,14 +41,17 @@ def test_the_short_way_says_what_the_long_way_says(
     if not is_written:
         return
     (job,) = Jobs(record, lambda *asked: None, {}).of(change, Lsn.parse("16/B374D848"))
-    assert job.snapshot is not None
-    # The manner of the one has its columns, and is that of the other but for those.
-    slow.add(job._replace(snapshot=orjson.dumps(list(orjson.loads(job.snapshot).values()))))
-    ((said, manner),), ((plain, other),) = fast.manners.items(), slow.manners.items()
-    assert manner == other._replace(columns=NAMES)
-    expected = b"".join(slow.numbered()).replace(f'"manner":{plain},'.encode(), f'"manner":{said},'.encode())
-    found = b"".join(fast.numbered())
-    assert found[found.index(b"[") :] == expected[expected.index(b"[") :]
+    slow.add(job)
+    ((said, manner),), (plain,) = fast.manners.items(), slow.manners.values()
+    assert manner.columns is not None and manner.key_at is not None and manner.begun is not None
+    assert manner == plain._replace(columns=NAMES, key_at=0, begun=manner.begun)
+    texts = [text.encode() for each in (fast, slow) for lane in each.lanes.values() for text in lane.jobs]
+    lean, whole = map(orjson.loads, texts)
+    assert (lean.pop("manner"), whole.pop("manner")) == (said, plain.id)
+    row = lean["row"]
+    # What is not said follows from what is.
+    id = composition_named(manner.begun, patient or "", row[manner.key_at]).replace("-", "")
+    assert lean | {"row": dict(zip(NAMES, row, strict=True)), "key": row[0], "id": id} == whole
     for added in (fast, slow):
         ((text,),) = (lane.jobs for lane in added.lanes.values())
         alone = Added()
