@@ -52,7 +52,7 @@ WITH given AS (
         WITH ORDINALITY AS given (composition, lane, key, patient, at)),
 arrived AS MATERIALIZED (
     SELECT p.lane, j.composition_id, ehr_key(j.record_key, j.snapshot, m.key_at) AS record_key,
-           CASE WHEN m.mapping = %(mapping)s::text THEN coalesce(j.patient, p.patient, l.patient) END AS patient
+           CASE WHEN m.begun = %(begun)s::text THEN coalesce(j.patient, p.patient, l.patient) END AS patient
     FROM ehr_parcels AS p CROSS JOIN LATERAL ehr_jobs_of(p.jobs) AS j
     JOIN ehr_manners AS m ON m.id = j.manner JOIN ehr_lanes AS l ON l.id = p.lane
     WHERE p.lane = ANY (%(lanes)s::bigint[]))
@@ -78,29 +78,42 @@ WHERE given.at IN (SELECT g.at FROM given AS g
 -- Whoever has read rows of it without having queued them must read again.
 UPDATE ehr_existing SET emptied = emptied + 1 WHERE mapping = %(mapping)s::text
 
+-- name: begun
+-- What the names of a mapping's compositions begin with, or began with when it was another.
+SELECT DISTINCT begun FROM ehr_manners WHERE mapping = %(mapping)s::text AND begun IS NOT NULL
+
+-- name: join_many
+-- For the next statement: what is joined is many rows, however few they are believed to be.
+SET LOCAL enable_nestloop = off
+
+-- name: join_any
+SET LOCAL enable_nestloop = on
+
 -- name: arrive_emptied
 -- A table was emptied: a job for each record of a mapping that has been fed, and not been ended since, by what
--- waits, what has arrived in this transaction, and what the record holds. It says what the newest one said. Which
--- record a job is about its composition says, or, where that follows from them, its patient and its key.
-WITH fed AS (
-    SELECT DISTINCT ON (patient, record) * FROM (
-        SELECT *, CASE WHEN %(is_by_key)s::boolean THEN record_key ELSE composition_id::text END COLLATE "C" AS record
-        FROM (
-            SELECT 0 AS turn, lane, seq, record_key, operation, patient, ehr_id, composition_id,
-                   CASE WHEN %(operation)s::text = 'mark' THEN snapshot END AS snapshot
-            FROM ehr_sync_queue_open WHERE mapping = %(mapping)s::text
-            UNION ALL
-            SELECT 1, a.lane, a.seq + j.place, ehr_key(j.record_key, j.snapshot, m.key_at), m.operation,
-                   nullif(coalesce(j.patient, a.patient), ''),
-                   CASE WHEN j.patient IS NULL THEN a.ehr_id ELSE j.ehr_id END, j.composition_id,
-                   CASE WHEN %(operation)s::text = 'mark' THEN ehr_row(j.snapshot, m.columns) END
-            FROM ehr_arrivals AS a CROSS JOIN LATERAL ehr_jobs_of(a.jobs) AS j
-            JOIN ehr_manners AS m ON m.id = j.manner
-            WHERE m.mapping = %(mapping)s::text) AS jobs) AS known
-    WHERE patient IS NOT NULL AND record IS NOT NULL
-    ORDER BY patient, record, turn DESC, seq DESC),
+-- waits, what has arrived in this transaction, and what the record holds. It says what the newest one said. Of a job that
+-- does not say its composition, another of the same record may; if none does, all of these are about the same one.
+WITH known AS (
+    SELECT 0 AS turn, lane, seq, record_key, operation, patient, ehr_id, composition_id, begun,
+           CASE WHEN %(operation)s::text = 'mark' THEN snapshot END AS snapshot
+    FROM ehr_jobs_open WHERE mapping = %(mapping)s::text
+    UNION ALL
+    SELECT 1, a.lane, a.seq + j.place, ehr_key(j.record_key, j.snapshot, m.key_at), m.operation,
+           nullif(coalesce(j.patient, a.patient), ''), CASE WHEN j.patient IS NULL THEN a.ehr_id ELSE j.ehr_id END,
+           j.composition_id, m.begun, CASE WHEN %(operation)s::text = 'mark' THEN ehr_row(j.snapshot, m.columns) END
+    FROM ehr_arrivals AS a CROSS JOIN LATERAL ehr_jobs_of(a.jobs) AS j JOIN ehr_manners AS m ON m.id = j.manner
+    WHERE m.mapping = %(mapping)s::text),
+told AS (
+    SELECT *, coalesce(composition_id, max(composition_id::text) OVER (PARTITION BY begun, patient, record_key)::uuid) AS id
+    FROM known WHERE composition_id IS NOT NULL OR begun IS NOT NULL AND record_key IS NOT NULL),
+fed AS (
+    SELECT DISTINCT ON (record)
+           turn, lane, seq, record_key, operation, patient, ehr_id, id AS composition_id, begun, snapshot
+    FROM (SELECT *, coalesce(id::text, json_build_array(begun, patient, record_key)::text) COLLATE "C" AS record
+          FROM told) AS told
+    ORDER BY record, turn DESC, seq DESC),
 held AS (
-    SELECT l.id AS lane, c.record_key, l.patient, c.ehr_id, c.id AS composition_id, d.snapshot, d.operation
+    SELECT l.id AS lane, c.record_key, l.patient, c.ehr_id, c.id AS composition_id, c.begun, d.snapshot, d.operation
     FROM ehr_compositions AS c
     JOIN ehr_lanes AS l ON l.ehr_id = c.ehr_id AND l.patient IS NOT NULL
     LEFT JOIN LATERAL (
@@ -108,14 +121,15 @@ held AS (
         WHERE %(operation)s::text = 'mark' AND d.lane = l.id AND d.composition_id = c.id AND d.snapshot IS NOT NULL
         ORDER BY d.seq DESC LIMIT 1) AS d ON true
     WHERE c.mapping = %(mapping)s::text AND NOT c.is_deleted
+      AND NOT EXISTS (SELECT FROM fed WHERE fed.composition_id = c.id)
       AND NOT EXISTS (
-          SELECT FROM fed WHERE fed.patient = l.patient
-          AND fed.record = CASE WHEN %(is_by_key)s::boolean THEN c.record_key ELSE c.id::text END COLLATE "C")),
+          SELECT FROM fed WHERE fed.composition_id IS NULL
+          AND (fed.begun, fed.patient, fed.record_key) = (c.begun, l.patient, c.record_key))),
 ending AS (
-    SELECT lane, record_key, patient, ehr_id, composition_id, snapshot FROM fed
+    SELECT lane, record_key, patient, ehr_id, composition_id, begun, snapshot FROM fed
     WHERE operation NOT IN ('delete', 'mark')
     UNION ALL
-    SELECT lane, record_key, patient, ehr_id, composition_id, snapshot FROM held
+    SELECT lane, record_key, patient, ehr_id, composition_id, begun, snapshot FROM held
     WHERE operation IS DISTINCT FROM 'mark'),
 counted AS (SELECT *, row_number() OVER (ORDER BY lane, record_key COLLATE "C", composition_id) AS number FROM ending),
 named AS (
@@ -137,5 +151,7 @@ arrived AS (
     -- A lane that is new yet, whose number two patients have, gets its name and its patient from one.
     LEFT JOIN (SELECT lane, patient, min(name) AS name FROM ehr_arrivals GROUP BY lane, patient) AS o
         ON (o.lane, o.patient) = (c.lane, coalesce(c.patient, ''))
-    JOIN ehr_manners AS m ON m.id = %(manner)s::bigint RETURNING 1)
+    JOIN unnest(%(manners)s::bigint[], %(begun)s::text[]) AS given (id, begun)
+        ON given.begun IS NOT DISTINCT FROM CASE WHEN c.begun = ANY (%(begun)s::text[]) THEN c.begun END
+    JOIN ehr_manners AS m ON m.id = given.id RETURNING 1)
 SELECT count(*) FROM arrived

@@ -244,14 +244,15 @@ kept AS (
            error_message, uid, at_version, message, created_at, updated_at, now()
     FROM moved),
 known AS (
-    INSERT INTO ehr_compositions AS c (id, ehr_id, mapping, record_key, uid, is_deleted, commit_lsn, ordinal, delivered_at)
+    INSERT INTO ehr_compositions AS c (
+        id, ehr_id, mapping, record_key, uid, is_deleted, commit_lsn, ordinal, delivered_at, begun)
     SELECT DISTINCT ON (composition_id) composition_id, home, mapping, record_key, uid, is_deleted, at_lsn, at_ordinal,
-           now()
+           now(), begun
     FROM moved WHERE ended = 'done' AND uid IS NOT NULL AND composition_id IS NOT NULL
     ORDER BY composition_id, seq DESC
     ON CONFLICT (id) DO UPDATE
     SET ehr_id = excluded.ehr_id, uid = excluded.uid, is_deleted = excluded.is_deleted, record_key = excluded.record_key,
-        delivered_at = excluded.delivered_at, commit_lsn = greatest(c.commit_lsn, excluded.commit_lsn),
+        delivered_at = excluded.delivered_at, begun = coalesce(excluded.begun, c.begun), commit_lsn = greatest(c.commit_lsn, excluded.commit_lsn),
         ordinal = CASE WHEN (c.commit_lsn, c.ordinal) > (excluded.commit_lsn, excluded.ordinal)
                        THEN c.ordinal ELSE excluded.ordinal END),
 tried AS (
@@ -383,7 +384,7 @@ JOIN LATERAL (
     SELECT * FROM ehr_jobs_open AS j
     WHERE (j.lane, j.seq) = (given.lane, given.seq) AND j.parcel BETWEEN given.seq - 63 AND given.seq
     UNION ALL
-    SELECT *, d.seq FROM ehr_jobs_done AS d WHERE (d.lane, d.seq) = (given.lane, given.seq)
+    SELECT *, d.seq, NULL FROM ehr_jobs_done AS d WHERE (d.lane, d.seq) = (given.lane, given.seq)
     OFFSET 0) AS q ON true
 JOIN ehr_lanes AS l ON l.id = q.lane
 WHERE (%(states)s::text[] IS NULL OR q.state = ANY (%(states)s::text[]))
@@ -396,12 +397,12 @@ LIMIT %(limit)s::integer
 
 -- name: show_job
 -- All there is about one job but its row.
-SELECT to_jsonb(q) - 'snapshot' - 'parcel' FROM (
+SELECT to_jsonb(q) - 'snapshot' - 'parcel' - 'begun' FROM (
     SELECT * FROM ehr_jobs_open AS j
     WHERE (j.lane, j.seq) = (%(lane)s::bigint, %(seq)s::bigint)
       AND j.parcel BETWEEN %(seq)s::bigint - 63 AND %(seq)s::bigint
     UNION ALL
-    SELECT *, d.seq FROM ehr_jobs_done AS d WHERE (d.lane, d.seq) = (%(lane)s::bigint, %(seq)s::bigint)) AS q
+    SELECT *, d.seq, NULL FROM ehr_jobs_done AS d WHERE (d.lane, d.seq) = (%(lane)s::bigint, %(seq)s::bigint)) AS q
 
 -- name: job_audit
 SELECT at, who, action, why FROM ehr_queue_audit WHERE (lane, seq) = (%(lane)s::bigint, %(seq)s::bigint) ORDER BY id
@@ -489,10 +490,12 @@ WHERE l.id = ANY (%(lanes)s::bigint[]) AND l.state <> 'idle' AND (l.lease_until 
 INSERT INTO ehr_jobs (
     lane, seq, manner, record_key, composition_id, commit_lsn, ordinal, snapshot, part, patient, ehr_id, trouble, state)
 SELECT d.lane, before.seq + row_number() OVER (PARTITION BY d.lane ORDER BY d.seq), (
-           SELECT min(m.id) FROM ehr_manners AS m
+           SELECT m.id FROM ehr_manners AS m
            WHERE (m.source_table, m.mapping, m.operation, m.priority, m.may_merge)
                  = (d.source_table, d.mapping, d.operation, d.priority, d.may_merge)
-             AND m.template_id IS NOT DISTINCT FROM d.template_id AND m.columns IS NULL),
+             AND m.template_id IS NOT DISTINCT FROM d.template_id AND m.columns IS NULL
+           -- The id is said; what it is named by may be another mapping's than it was.
+           ORDER BY m.begun IS NOT NULL, m.id LIMIT 1),
        d.record_key, d.composition_id, d.commit_lsn, d.ordinal, d.snapshot, d.part, coalesce(d.patient, ''), d.ehr_id,
        d.trouble,
        CASE WHEN (o.commit_lsn, o.ordinal) > (d.commit_lsn, d.ordinal) THEN 'skipping' ELSE 'waiting' END

@@ -297,8 +297,8 @@ CREATE TABLE ehr_manners (
     columns       text[],
     -- Which of the columns is the key, from 0, where jobs do not say it again.
     key_at        integer,
-    -- What the names of their compositions begin with, where jobs need not say their ids: these are hashes of that, the
-    -- patient and the key.
+    -- What the names of their compositions begin with, where only the patient and the key follow: the ids are hashes of
+    -- that, and jobs need not say them.
     begun         text
 );
 
@@ -416,8 +416,8 @@ RETURN coalesce(said, snapshot::json ->> key_at);
 -- Who may read the view may do this, also where functions are not everybody's: it knows nothing by itself.
 GRANT EXECUTE ON FUNCTION ehr_key(text, text, integer) TO PUBLIC;
 
--- Every job that waits, with all that is known of it; and the number of the first of its parcel, or its own, by which an
--- index finds it.
+-- Every job that waits, with all that is known of it; the number of the first of its parcel, or its own, by which an index
+-- finds it; and what its composition is named by.
 CREATE VIEW ehr_jobs_open AS
 SELECT j.lane, j.seq, m.source_table, m.mapping, ehr_key(j.record_key, j.snapshot, m.key_at) AS record_key, m.operation,
        CASE WHEN j.patient IS NULL THEN l.patient ELSE nullif(j.patient, '') END AS patient,
@@ -425,7 +425,7 @@ SELECT j.lane, j.seq, m.source_table, m.mapping, ehr_key(j.record_key, j.snapsho
        j.composition_id, m.template_id, j.commit_lsn, j.ordinal, j.part, ehr_row(j.snapshot, m.columns) AS snapshot,
        m.priority, m.may_merge, j.trouble, j.state, j.attempts, j.next_attempt_at, j.lease_token, j.error_class,
        j.error_message, NULL::text AS composition_uid, NULL::integer AS version, NULL::text AS note, j.created_at,
-       j.updated_at, NULL::timestamptz AS finished_at, j.parcel
+       j.updated_at, NULL::timestamptz AS finished_at, j.parcel, m.begun
 FROM (
     SELECT lane, seq, manner, record_key, composition_id, commit_lsn, ordinal, snapshot, part, patient, ehr_id, trouble,
            state, attempts, next_attempt_at, lease_token, error_class, error_message, created_at, updated_at, seq AS parcel
@@ -469,7 +469,9 @@ CREATE TABLE ehr_compositions (
     is_deleted    boolean      NOT NULL,
     commit_lsn    pg_lsn       NOT NULL,
     ordinal       bigint       NOT NULL,
-    delivered_at  timestamptz  NOT NULL
+    delivered_at  timestamptz  NOT NULL,
+    -- What its name begins with, where only the patient and the key follow.
+    begun         text         COLLATE "C"
 );
 
 -- The rows a table had before it was mapped, as far as they have been queued.

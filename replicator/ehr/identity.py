@@ -58,6 +58,7 @@ def composition_id(system: str, mapping: str, patient: str, record: Sequence[str
     return composition_named(compositions_begin(system, mapping), patient, joined(record))
 
 
+@lru_cache(maxsize=1024)
 def compositions_begin(system: str, mapping: str) -> str:
     """What the names of the compositions of a mapping begin with."""
     return joined(("composition", system, mapping))

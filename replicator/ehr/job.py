@@ -24,7 +24,7 @@ from typing import NamedTuple, TypeAlias
 import orjson
 
 from replicator.ehr.expressions import condition
-from replicator.ehr.identity import ChangeId, composition_id, ehr_id, joined
+from replicator.ehr.identity import ChangeId, composition_id, compositions_begin, ehr_id, joined
 from replicator.ehr.model import Children, Filter, Group, OnDelete, RecordMapping, Row, Style, TableMapping
 from replicator.ehr.used import tables_followed
 from replicator.errors import ReplicatorError
@@ -77,6 +77,8 @@ class Job(NamedTuple):
     coalesce: bool
     #: Why it cannot be delivered: park it.
     trouble: str | None = None
+    #: What the name of the composition begins with, if nothing but the patient and the key follows.
+    begun: str | None = None
 
     @property
     def lane(self) -> str:
@@ -217,7 +219,7 @@ class Jobs:
 
     def _job(self, table: TableMapping, operation: Operation, version: _Version, at: ChangeId) -> Job:
         patient, mapping = version.patient, self.mapping
-        is_status = operation is Operation.STATUS
+        has_composition = patient and operation is not Operation.STATUS
         return Job(
             operation,
             table.name,
@@ -226,7 +228,7 @@ class Jobs:
             patient,
             ehr_id(mapping.namespace, patient) if patient else None,
             composition_id(mapping.system, table.name, patient, version.record)
-            if patient and not is_status
+            if patient and has_composition
             else None,
             table.template.id if table.template else None,
             at,
@@ -235,6 +237,9 @@ class Jobs:
             table.priority,
             table.coalesce,
             version.trouble,
+            compositions_begin(mapping.system, table.name)
+            if has_composition and table.style is Style.EVENT
+            else None,
         )
 
     # Rows that are part of another row's composition.
@@ -282,6 +287,7 @@ class Jobs:
             table.priority,
             table.coalesce,
             None if patient else "no patient",
+            compositions_begin(self.mapping.system, table.name) if name else None,
         )
 
 

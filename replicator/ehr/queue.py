@@ -14,7 +14,7 @@ from replicator import queries
 from replicator.database import Connection, rows
 from replicator.ehr.identity import ChangeId
 from replicator.ehr.job import Job, Jobs, Operation
-from replicator.ehr.model import RecordMapping, Style, TableMapping
+from replicator.ehr.model import RecordMapping, TableMapping
 from replicator.ehr.queue_added import Added
 from replicator.ehr.queue_extended import Stored, extend
 from replicator.ehr.queue_inserted import Insertion, Write, insertion
@@ -175,18 +175,23 @@ async def _arrive_emptied(
 ) -> int:
     table, operation, at = emptied
     await connection.execute(_feed.is_emptied, {"mapping": table.name})
-    manner = of_table(mapping, table, operation)
-    await note(connection, {manner.id: manner})
+    # Of what waits, some may be named as the mapping was before.
+    begun = [None, *(row[0] for row in await rows(connection, _feed.begun, mapping=table.name))]
+    manners = [of_table(mapping, table, operation)._replace(begun=each) for each in begun]
+    await note(connection, {manner.id: manner for manner in manners})
     values = {
         "mapping": table.name,
-        "manner": manner.id,
+        "manners": [manner.id for manner in manners],
+        "begun": begun,
         "operation": operation.value,
         "lsn": str(at.commit_lsn),
         "ordinal": at.ordinal,
         "arrived": arrived,
-        "is_by_key": table.style is Style.EVENT,
     }
-    return int((await rows(connection, _feed.arrive_emptied, **values))[0][0])
+    await connection.execute(_feed.join_many)
+    ((count,),) = await rows(connection, _feed.arrive_emptied, **values)
+    await connection.execute(_feed.join_any)
+    return int(count)
 
 
 async def append(connection: Connection, jobs: Iterable[Job]) -> None:

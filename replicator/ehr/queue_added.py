@@ -60,11 +60,10 @@ class Waiting:
     def parcels(self, columns: int, before: int) -> Iterator[bytes]:
         """The first four of so many columns of each, given how many jobs the lane had before."""
         jobs, count = self.jobs, len(self.jobs)
-        text = ",".join(jobs)
-        each = min(_PARCEL, max(1, _PARCEL_LENGTH * count // (len(text) + 1)))
+        each = min(_PARCEL, max(1, _PARCEL_LENGTH * count // (sum(map(len, jobs)) + count)))
         for at in range(0, count, each):
             some = jobs[at : at + each]
-            part = f"[{text if each >= count else ','.join(some)}]".encode()
+            part = f"[{','.join(some)}]".encode()
             yield _parcel(columns, 8, self.id, 8, before + at + 1, 4, len(some), len(part))
             yield part
 

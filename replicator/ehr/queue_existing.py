@@ -148,7 +148,7 @@ class _Filler:
             "lanes": array_of([str(lane_id(job.lane)) for job in asked]),
             "keys": [job.key for job in asked],
             "patients": [job.patient for job in asked],
-            "mapping": self._table.name,
+            "begun": next((job.begun for job in asked), None),
             "is_one": self._table.style is Style.EVENT,
         }
         found = (

@@ -35,7 +35,7 @@ from replicator.wal.transactions import Change, Kind
 Write: TypeAlias = Callable[[Change, Iterator[Change], int], Change | None]
 #: What adds to these, of which it remembers patients.
 Insertion: TypeAlias = Callable[[Added], Write]
-#: What is printed without a slash, a tilde, and what JSON would escape: of what is plain, networks are not.
+#: What is printed without a slash and a tilde: of what is plain, networks are not.
 _BARE = (frozenset(PLAIN) | INTEGERS | REALS | {BOOL, DATE, TIME, TIMESTAMP, TIMESTAMPTZ}) - {650, 869}
 
 

@@ -29,7 +29,8 @@ class Manner(NamedTuple):
     columns: tuple[str, ...] | None = None
     #: Which of them is the key, from 0, where jobs do not say it again.
     key_at: int | None = None
-    #: What the names of their compositions begin with, where jobs need not say their ids.
+    #: What the names of their compositions begin with, where only the patient and the key follow: then jobs
+    #: need not say the ids.
     begun: str | None = None
 
     @property
@@ -39,7 +40,8 @@ class Manner(NamedTuple):
 
     @classmethod
     def of(cls, job: Job) -> Manner:
-        return cls(job.table, job.mapping, job.operation.value, job.template, job.priority, job.coalesce)
+        operation, begun = job.operation.value, job.begun
+        return cls(job.table, job.mapping, operation, job.template, job.priority, job.coalesce, begun=begun)
 
 
 @lru_cache(maxsize=1024)
@@ -48,7 +50,7 @@ def _number_of(manner: Manner) -> int:
 
 
 def of_table(mapping: RecordMapping, table: TableMapping, operation: Operation) -> Manner:
-    """Of jobs that say their keys; and the ids of their compositions, unless these follow from the keys."""
+    """Of jobs with a patient."""
     template = table.template.id if table.template else None
     begun = compositions_begin(mapping.system, table.name) if table.style is Style.EVENT else None
     return Manner(

@@ -18,9 +18,11 @@ END $$;
 
 -- Which of the columns is the key, from 0, where jobs do not say it again.
 ALTER TABLE ehr_manners ADD key_at integer;
--- What the names of their compositions begin with, where jobs need not say their ids: these are hashes of that, the
--- patient and the key.
+-- What the names of their compositions begin with, where only the patient and the key follow: the ids are hashes of that,
+-- and jobs need not say them.
 ALTER TABLE ehr_manners ADD begun text;
+-- The same, of one that has been delivered.
+ALTER TABLE ehr_compositions ADD begun text COLLATE "C";
 
 -- The key of a row: as its job says it, or as the row does.
 CREATE FUNCTION ehr_key(said text, snapshot text, key_at integer) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -35,7 +37,7 @@ SELECT j.lane, j.seq, m.source_table, m.mapping, ehr_key(j.record_key, j.snapsho
        j.composition_id, m.template_id, j.commit_lsn, j.ordinal, j.part, ehr_row(j.snapshot, m.columns) AS snapshot,
        m.priority, m.may_merge, j.trouble, j.state, j.attempts, j.next_attempt_at, j.lease_token, j.error_class,
        j.error_message, NULL::text AS composition_uid, NULL::integer AS version, NULL::text AS note, j.created_at,
-       j.updated_at, NULL::timestamptz AS finished_at, j.parcel
+       j.updated_at, NULL::timestamptz AS finished_at, j.parcel, m.begun
 FROM (
     SELECT lane, seq, manner, record_key, composition_id, commit_lsn, ordinal, snapshot, part, patient, ehr_id, trouble,
            state, attempts, next_attempt_at, lease_token, error_class, error_message, created_at, updated_at, seq AS parcel

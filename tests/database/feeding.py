@@ -13,8 +13,8 @@ async def deliver(database: Database) -> None:
         """SET search_path TO replicator;
         INSERT INTO ehr_compositions AS c
         SELECT DISTINCT ON (composition_id) composition_id, ehr_id, mapping, record_key, 'uid',
-               operation = 'delete', commit_lsn, ordinal, now()
-        FROM ehr_sync_queue_open WHERE composition_id IS NOT NULL ORDER BY composition_id, seq DESC
+               operation = 'delete', commit_lsn, ordinal, now(), begun
+        FROM ehr_jobs_open WHERE composition_id IS NOT NULL ORDER BY composition_id, seq DESC
         ON CONFLICT (id) DO UPDATE SET is_deleted = excluded.is_deleted;
         UPDATE ehr_lanes AS l SET ehr_id = q.ehr_id, done_upto = appended, state = 'idle'
         FROM ehr_sync_queue_open AS q WHERE q.lane = l.id;

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from replicator.database import connected
+from replicator.database import Connect, connected
 from replicator.ehr.job import Jobs
+from replicator.ehr.lanes import Home
+from replicator.ehr.lanes_taken import Lanes
 from replicator.ehr.mapping import parse_mapping
 from replicator.ehr.queue import Feed, Meanings
 from replicator.wal.lsn import Lsn
@@ -17,6 +19,7 @@ from replicator.wal.transactions import Change, Kind
 from tests.database.feeding import deliver
 from tests.database.laying import laid_out
 from tests.database.queued import AT, NAMES, prepared
+from tests.database.test_queue_lanes import HOUR, done
 from tests.fixtures.postgres import Database
 
 pytestmark = pytest.mark.migrated
@@ -62,8 +65,9 @@ def changes(steps: Sequence[Step]) -> list[Change]:
 class Fed:
     """Transactions told one after another, each as one storage transaction."""
 
-    def __init__(self, database: Database, more: str = "") -> None:
-        record = parse_mapping(_MAPPING.replace("MORE", more), "ehr.yaml")
+    def __init__(self, database: Database, more: str = "", system: str = "clinic") -> None:
+        text = _MAPPING.replace("MORE", more).replace("system: clinic", f"system: {system}")
+        record = parse_mapping(text, "ehr.yaml")
         self.database = database
         self._meanings = Meanings(Jobs(record, lambda *asked: None, {}))
         self._lsn = 0x1000
@@ -124,6 +128,50 @@ async def test_what_comes_before_and_after_it_in_one_transaction_keeps_its_order
     query = "SELECT ordinal FROM replicator.ehr_sync_queue_open ORDER BY seq"
     assert [row[0] for row in database.execute(query)] == [0, 1, 2, 3, 4]
     assert database.execute("SELECT count(*) FROM replicator.ehr_arrivals") == [(0,)]
+
+
+async def test_what_waits_without_an_id_is_what_was_delivered_meanwhile(
+    connect: Connect, database: Database
+) -> None:
+    """Nobody has named the deletion and the creation that still wait: both are about the same composition."""
+    await prepared(database)
+    fed = Fed(database)
+    for steps in ("+", "1", "p1"), ("truncate", "readings", None), ("+", "1", "p1"):
+        await fed(steps)
+    lanes = Lanes(connect, "one", HOUR)
+    (lane,) = await lanes.claim(1, 1)
+    lane.home = Home(str(lane.tasks[0].job.ehr), "sandbox")
+    await lanes.record([done(lane, delay=0.0)])
+    await fed(("truncate", "readings", None))
+    assert fed.waiting() == [("p1", "1", each) for each in ("delete", "create", "delete")]
+
+
+@pytest.mark.parametrize("is_laid_out", [False, True])
+@pytest.mark.parametrize(
+    ("before", "after", "system"),
+    [
+        ("", "commit: longitudinal", "clinic"),
+        ("", "commit: episodic\n    episode: active", "clinic"),
+        ("commit: longitudinal", "", "clinic"),
+        ("", "", "hospital"),
+    ],
+)
+async def test_what_waits_is_ended_as_the_mapping_was_when_it_came(
+    database: Database, before: str, after: str, system: str, is_laid_out: bool
+) -> None:
+    await prepared(database)
+    await Fed(database, f"{before}\n    {_MARK}")(("+", "1", "p1"), ("+", "2", "p1"))
+    if is_laid_out:
+        await laid_out(database)
+    now = Fed(database, f"{after}\n    {_MARK}", system)
+    await now(("truncate", "readings", None))
+    await laid_out(database)
+    about: dict[str, set[str]] = {}
+    for operation, composition in database.execute(
+        "SELECT operation, composition_id::text FROM replicator.ehr_sync_queue_open"
+    ):
+        about.setdefault(operation, set()).add(composition)
+    assert about["mark"] == about["create"] and None not in about["mark"]
 
 
 async def test_with_policy_keep_nothing_happens(database: Database) -> None:

@@ -264,7 +264,7 @@ async def test_a_job_is_stored_as_it_is_said(database: Database, is_spilled: boo
     for job, row in zip(said, stored, strict=True):
         flat = [job.operation.value, *job[1:8], str(at), job.change.ordinal, job.part]
         assert row[:11] == tuple(flat)
-        assert row[12:] == (*job[11:], lane_id(job.lane), "waiting", 0, True)
+        assert row[12:] == (*job[11:14], lane_id(job.lane), "waiting", 0, True)
         assert (row[11] and json.loads(row[11])) == (job.snapshot and json.loads(job.snapshot))
 
 

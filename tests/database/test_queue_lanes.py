@@ -160,7 +160,8 @@ async def test_a_job_keeps_every_text_as_it_was(clinic: Clinic, connect: Connect
     jobs = clinic.put("readings", reading(odd, odd))
     await clinic.append(jobs)
     ((task,),) = [lane.tasks for lane in await Lanes(connect, "one", HOUR).claim(1, 5)]
-    assert task.job == jobs[0]
+    # It has its name by then.
+    assert task.job == jobs[0]._replace(begun=None)
 
 
 async def test_nothing_undelivered_is_ever_forgotten(

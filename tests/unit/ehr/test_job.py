@@ -72,6 +72,7 @@ def test_a_job_says_all_that_delivery_needs() -> None:
         snapshot=orjson.dumps({name: BASE.get(name) for name in NAMES}),
         priority=7,
         coalesce=True,
+        begun="composition/clinic/t",
     )
     assert (job.lane, job.idempotency_key) == ("patient/p1", "16/B374D848:3:0:t/7")
 
