@@ -87,7 +87,7 @@ SELECT DISTINCT begun FROM ehr_manners WHERE mapping = %(mapping)s::text AND beg
 SET LOCAL enable_nestloop = off
 
 -- name: join_any
-SET LOCAL enable_nestloop = on
+SET LOCAL enable_nestloop = DEFAULT
 
 -- name: arrive_emptied
 -- A table was emptied: a job for each record of a mapping that has been fed, and not been ended since, by what

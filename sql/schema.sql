@@ -299,7 +299,7 @@ CREATE TABLE ehr_manners (
     key_at        integer,
     -- What the names of their compositions begin with, where only the patient and the key follow: the ids are hashes of
     -- that, and jobs need not say them.
-    begun         text
+    begun         text     COLLATE "C"
 );
 
 -- Clinical changes on their way to the record system, written in the transaction that advances the checkpoint: a

@@ -30,12 +30,13 @@ async def lay_out(connection: Connection, uptos: Mapping[int, int]) -> int:
     return (await connection.execute(_q.lay_out, given)).rowcount
 
 
-def _compositions(count: int, unnamed: Sequence[tuple[int, str, str, str | None]]) -> str | None:
+def _compositions(count: int, unnamed: Sequence[tuple[int, str, str | None, str | None]]) -> str | None:
     """By their places in a parcel of so many jobs, the ids of these, as Postgres reads an array."""
     if not unnamed:
         return None
     found = ["NULL"] * count
     for place, begun, patient, key in unnamed:
-        if key is not None:
+        # Somebody may have erased one or the other.
+        if patient is not None and key is not None:
             found[place] = composition_named(begun, patient, key)
     return array_of(found)

@@ -20,7 +20,7 @@ END $$;
 ALTER TABLE ehr_manners ADD key_at integer;
 -- What the names of their compositions begin with, where only the patient and the key follow: the ids are hashes of that,
 -- and jobs need not say them.
-ALTER TABLE ehr_manners ADD begun text;
+ALTER TABLE ehr_manners ADD begun text COLLATE "C";
 -- The same, of one that has been delivered.
 ALTER TABLE ehr_compositions ADD begun text COLLATE "C";
 

@@ -209,6 +209,19 @@ async def test_a_row_whose_text_was_erased_is_still_shown(database: Database) ->
     assert database.execute(found) == [("", None, lost), ("0", "70", "no patient")]
 
 
+async def test_a_patient_whose_name_was_erased_keeps_nobody_from_being_laid_out(database: Database) -> None:
+    """A worker parks what has no patient."""
+    await migrate(database.dsn, "replicator")
+    async with connected(database.dsn, "feed", schema="replicator") as storage, storage.transaction():
+        feed = Feed(Meanings(jobs_of_clinic()))
+        await feed.add(inserted(4)[1:], Lsn(0x100))
+        await feed.send(storage)
+    database.execute("UPDATE replicator.ehr_lanes SET patient = NULL WHERE patient = 'p2'")
+    await laid_out(database)
+    query = "SELECT record_key, patient, composition_id IS NULL FROM replicator.ehr_sync_queue ORDER BY 1"
+    assert database.execute(query) == [("1", "p1", False), ("2", None, True), ("3", "p3", False)]
+
+
 async def test_what_was_sent_is_let_go_of_at_once(database: Database) -> None:
     """And not when the collector comes, which is seldom: a batch takes megabytes."""
     await migrate(database.dsn, "replicator")
