@@ -16,7 +16,7 @@ import click
 from replicator.cli import Verbs, ask, facts, main, verb
 from replicator.config import load
 from replicator.database import Connection, check_migrated, connected, pooled
-from replicator.errors import ConfigError
+from replicator.errors import ConfigError, ReplicatorError
 from replicator.settings import spans
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _MOST = 1_000_000
+_WHY_MOST = 500
 #: The id of a job whose lane has a number below zero.
 _BELOW_ZERO = re.compile(r"-\d+\.\d+")
 
@@ -57,10 +58,19 @@ def _filters(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def _reason(context: click.Context, option: click.Parameter, why: str) -> str:
+    if not why.strip() or len(why) > _WHY_MOST:
+        raise click.BadParameter(f"must be said, in at most {_WHY_MOST} characters")
+    return why
+
+
+_why = click.option("--why", required=True, callback=_reason, help="The reason, which is kept.")
+
+
 def _decision(function: Callable[..., Any]) -> Callable[..., Any]:
     options = [
         click.argument("jobs", nargs=-1, metavar="[JOB]..."),
-        click.option("--why", required=True, help="The reason, which is kept."),
+        _why,
         click.option("--who", help="Who decides; else the user of this machine."),
         click.option("--yes", is_flag=True, help="Do not ask."),
     ]
@@ -160,7 +170,7 @@ def queue_replay(**values: Any) -> None:
 
 @verb("replicator queue rebuild vital_signs --why 'a new record system'", json=True, group=queue)
 @click.argument("tables", nargs=-1)
-@click.option("--why", required=True, help="The reason, which is kept.")
+@_why
 @click.option("--who", help="Who decides; else the user of this machine.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def queue_rebuild(
@@ -236,7 +246,7 @@ def _decide(
     as_json: bool,
     **asked: Any,
 ) -> None:
-    from replicator.ehr.queue_people import STATES, JobId, decide, find, stood_for
+    from replicator.ehr.queue_people import STATES, Chosen, JobId, decide, find, stood_for
 
     chosen = _chosen(jobs, STATES[action], None, **asked)
     if chosen.is_all:
@@ -244,7 +254,15 @@ def _decide(
             f"queue {action}: which jobs are meant?",
             "Name their ids, or say --table, --patient, --error-class or --older.",
         )
-    if not jobs:
+    passed_over: dict[str, str] = {}
+    if jobs:
+        named = _in_storage(config, lambda storage: find(storage, Chosen(chosen.ids)))
+        if missing := set(chosen.ids) - {job.id for job in named}:
+            raise ReplicatorError(
+                f"there is no job {min(missing)}", "`replicator queue list` shows the ids of jobs."
+            )
+        passed_over = {str(job.id): job.state for job in named if job.state not in chosen.states}
+    else:
         meant = _in_storage(config, lambda storage: find(storage, chosen))
         ask(f"{action} {len(meant)} jobs?", yes)
     name = who or getpass.getuser()
@@ -258,9 +276,11 @@ def _decide(
     taken = {str(job): holder for job, holder in held.items()}
     if as_json:
         more = {"merged": merged} if action == "skip" else {}
-        facts(action=action, jobs=list(map(str, done)), taken=taken, **more)
+        facts(action=action, jobs=list(map(str, done)), passed_over=passed_over, taken=taken, **more)
         return
     click.echo(f"{action}: {len(done)} jobs")
+    for job, state in passed_over.items():
+        click.echo(f"    not {job}, which is {state}: only what is {', '.join(chosen.states)} can be meant")
     for job, holder in taken.items():
         click.echo(f"    {job} is in a lane at which {holder} is at work")
     if taken:

@@ -485,10 +485,11 @@ WHERE l.id = ANY (%(lanes)s::bigint[]) AND l.state <> 'idle' AND (l.lease_until 
   AND q.lane = l.id AND q.seq = l.done_upto + 1 AND q.state = 'parked'
 
 -- name: replay_jobs
--- Once more what was finished: after everything that waits in its lane, in the order it was in. But what was never in
--- the record when its deletion came, of which nothing is known then, must not come there now.
+-- Once more what was finished: after everything that waits in its lane, in the order it was in. But what has been deleted
+-- since must not come there now, whatever is known of it: of a deletion the record does not say which change it is of.
 INSERT INTO ehr_jobs (
-    lane, seq, manner, record_key, composition_id, commit_lsn, ordinal, snapshot, part, patient, ehr_id, trouble, state)
+    lane, seq, manner, record_key, composition_id, commit_lsn, ordinal, snapshot, part, patient, ehr_id, trouble, state,
+    error_message)
 SELECT d.lane, before.seq + row_number() OVER (PARTITION BY d.lane ORDER BY d.seq), (
            SELECT m.id FROM ehr_manners AS m
            WHERE (m.source_table, m.mapping, m.operation, m.priority, m.may_merge)
@@ -498,11 +499,12 @@ SELECT d.lane, before.seq + row_number() OVER (PARTITION BY d.lane ORDER BY d.se
            ORDER BY m.begun IS NOT NULL, m.id LIMIT 1),
        d.record_key, d.composition_id, d.commit_lsn, d.ordinal, d.snapshot, d.part, coalesce(d.patient, ''), d.ehr_id,
        d.trouble,
-       CASE WHEN (o.commit_lsn, o.ordinal) > (d.commit_lsn, d.ordinal) THEN 'skipping' ELSE 'waiting' END
+       CASE WHEN (o.commit_lsn, o.ordinal) > (d.commit_lsn, d.ordinal) THEN 'skipping' ELSE 'waiting' END,
+       CASE WHEN (o.commit_lsn, o.ordinal) > (d.commit_lsn, d.ordinal) THEN 'it has been deleted since' END
 FROM ehr_jobs_done AS d
 LEFT JOIN (
     SELECT DISTINCT ON (lane, composition_id) lane, composition_id, commit_lsn, ordinal FROM ehr_jobs_done
-    WHERE lane = ANY (%(before_lanes)s::bigint[]) AND operation = 'delete' AND state = 'done' AND composition_uid IS NULL
+    WHERE lane = ANY (%(before_lanes)s::bigint[]) AND operation = 'delete' AND state = 'done'
     ORDER BY lane, composition_id, commit_lsn DESC, ordinal DESC
 ) AS o ON (o.lane, o.composition_id) = (d.lane, d.composition_id)
 JOIN unnest(%(before_lanes)s::bigint[], %(before)s::bigint[]) AS before (lane, seq) ON before.lane = d.lane

@@ -114,6 +114,22 @@ async def test_a_job_of_a_lane_below_zero_is_named_as_it_is_listed(parked: Clini
     assert sorted(done["jobs"]) == sorted({below[0], below[-1]})
 
 
+async def test_a_job_that_cannot_be_meant_is_named(parked: Clinic, told: Told) -> None:
+    """And nothing is decided about others where one of them is not there."""
+    first, bad = [(await told("list", "--state", state))["jobs"][0]["id"] for state in ("done", "parked")]
+    await told.in_words("skip", bad, "99.99", "--why", "a slip", code=1)
+    assert [job["id"] for job in (await told("list", "--state", "parked"))["jobs"]] == [bad]
+    assert f"not {first}, which is done" in await told.in_words("park", bad, first, "--why", "a slip")
+    done = await told("skip", bad, first, "--why", "a slip")
+    assert (done["jobs"], done["passed_over"]) == ([bad], {first: "done"})
+
+
+@pytest.mark.parametrize("why", ["", " ", "x" * 501])
+async def test_a_reason_has_to_be_one(parked: Clinic, told: Told, why: str) -> None:
+    await told.in_words("park", "--patient", "p1", "--why", why, "--yes", code=2)
+    await told.in_words("rebuild", "--why", why, "--yes", code=2)
+
+
 async def test_a_job_that_is_skipped_lets_those_behind_it_go_on(
     parked: Clinic, told: Told, sandbox: Sandbox, database: Database, tmp_path: Path
 ) -> None:
@@ -295,14 +311,14 @@ async def test_what_has_been_deleted_since_does_not_come_back_when_what_was_befo
     async with Worker(tmp_path, database, sandbox.url):
         await delivered(database)
     before = held(database)
-    creation, update, _ = await finished(told)
-    for jobs in ((creation,), (update,), (creation, update)):
+    creation, update, deletion = await finished(told)
+    for jobs in ((creation,), (update,), (creation, update), (creation, update, deletion)):
         await told("replay", "--why", "were they told?", "--yes", *jobs)
         async with Worker(tmp_path, database, sandbox.url):
             await delivered(database)
         assert held(database) == before
-    notes = "SELECT DISTINCT note FROM replicator.ehr_sync_queue WHERE note IS NOT NULL"
-    assert database.execute(notes) == [("a newer change was there",)]
+    why = "SELECT error_message, count(*) FROM replicator.ehr_sync_queue WHERE state = 'skipped' GROUP BY 1"
+    assert database.execute(why) == [("it has been deleted since", 6)]
     # And one that is there again later is told.
     await clinic.append(clinic.put("readings", reading("1", rate=73)))
     async with Worker(tmp_path, database, sandbox.url):
