@@ -6,7 +6,9 @@ import asyncio
 import getpass
 import os
 import re
+import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +20,7 @@ from replicator.config import load
 from replicator.database import Connection, check_migrated, connected, pooled
 from replicator.errors import ConfigError, ReplicatorError
 from replicator.settings import spans
+from replicator.text.counted import counted
 
 if TYPE_CHECKING:
     from replicator.ehr.queue_people import Action, Chosen, Decided
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _MOST = 1_000_000
 _WHY_MOST = 500
+#: What a job may stand with: its row, or a person; a template, the server or the patient's EHR that refuses;
+#: a server that is not reached; and what is ours.
+_ERRORS = ("parked", "operator", "template", "server", "ehr", "unreached", "replicator")
 #: The id of a job whose lane has a number below zero.
 _BELOW_ZERO = re.compile(r"-\d+\.\d+")
 
@@ -50,7 +56,7 @@ def _filters(function: Callable[..., Any]) -> Callable[..., Any]:
     options = [
         click.option("--table", help="Only of this table of the source, or of this mapping."),
         click.option("--patient", help="Only of this patient."),
-        click.option("--error-class", help="Only with this error: parked, template, server, unreached, …"),
+        click.option("--error-class", type=click.Choice(_ERRORS), help="Only with this error."),
         click.option("--older", metavar="SPAN", help="Only those that have waited for longer, as in 2h."),
     ]
     for option in reversed(options):
@@ -100,6 +106,8 @@ def queue_list(config: Path | None, states: tuple[str, ...], limit: int, as_json
 
     chosen = _chosen((), states or OPEN, limit, **asked)
     found = _in_storage(config, lambda storage: find(storage, chosen))
+    if not found:
+        _hint_at_tables(config, chosen.table)
     if as_json:
         facts(jobs=[job.facts() for job in found])
         return
@@ -110,7 +118,10 @@ def queue_list(config: Path | None, states: tuple[str, ...], limit: int, as_json
         )
         if job.error_message:
             click.echo(f"    {job.error_class}: {job.error_message}")
-    click.echo(f"{len(found)} jobs" + (", and perhaps more: see --limit" if len(found) == limit else ""))
+        if job.note:
+            click.echo(f"    {job.note}")
+    more = ", and perhaps more: see --limit" if len(found) == limit else ""
+    click.echo(counted(len(found), "job") + more)
 
 
 @verb("replicator queue show 4611686018427387904.17", json=True, group=queue)
@@ -211,7 +222,7 @@ def queue_rebuild(
     if as_json:
         facts(action="rebuild", rows=count)
     else:
-        click.echo(f"rebuild: {count} rows")
+        click.echo(f"rebuild: {counted(count, 'row')}")
 
 
 @verb("replicator queue stats", json=True, group=queue)
@@ -227,7 +238,7 @@ def queue_stats(config: Path | None, as_json: bool) -> None:
     oldest = "" if found.oldest_s is None else f", the oldest for {round(found.oldest_s)} s"
     click.echo(f"undelivered: {found.undelivered}{oldest}")
     for state, (lanes, jobs) in sorted(found.lanes.items()):
-        click.echo(f"lanes {state}: {lanes}, with {jobs} jobs")
+        click.echo(f"lanes {state}: {lanes:,}, with {counted(jobs, 'job')}")
     for name, count in sorted(found.errors.items()):
         click.echo(f"error {name}: {count}")
     for name, reason in sorted(found.holds.items()):
@@ -246,7 +257,7 @@ def _decide(
     as_json: bool,
     **asked: Any,
 ) -> None:
-    from replicator.ehr.queue_people import STATES, Chosen, JobId, decide, find, stood_for
+    from replicator.ehr.queue_people import STATES, Chosen, Decided, JobId, decide, find, stood_for
 
     chosen = _chosen(jobs, STATES[action], None, **asked)
     if chosen.is_all:
@@ -264,10 +275,17 @@ def _decide(
         passed_over = {str(job.id): job.state for job in named if job.state not in chosen.states}
     else:
         meant = _in_storage(config, lambda storage: find(storage, chosen))
-        ask(f"{action} {len(meant)} jobs?", yes)
+        if not meant:
+            _hint_at_tables(config, chosen.table)
+        if meant or not sys.stdin.isatty():  # a script needs --yes every time, not only when it finds some
+            ask(f"{action} {counted(len(meant), 'job')}?", yes)
+        # What was asked about is what is decided about, whatever has come since.
+        chosen = replace(chosen, ids=tuple(job.id for job in meant))
     name = who or getpass.getuser()
 
     async def work(storage: Connection) -> tuple[Decided, dict[JobId, list[JobId]]]:
+        if not chosen.ids:
+            return Decided([], {}), {}
         done = await decide(storage, action, chosen, name, why)
         return done, await stood_for(storage, done.jobs) if action == "skip" else {}
 
@@ -278,7 +296,7 @@ def _decide(
         more = {"merged": merged} if action == "skip" else {}
         facts(action=action, jobs=list(map(str, done)), passed_over=passed_over, taken=taken, **more)
         return
-    click.echo(f"{action}: {len(done)} jobs")
+    click.echo(f"{action}: {counted(len(done), 'job')}")
     for job, state in passed_over.items():
         click.echo(f"    not {job}, which is {state}: only what is {', '.join(chosen.states)} can be meant")
     for job, holder in taken.items():
@@ -313,6 +331,21 @@ def _chosen(
     except ValueError as error:
         raise ConfigError(f"--older: {error}", "Such as 90s, 30m, 2h or 7d.") from None
     return Chosen(tuple(map(JobId.parse, jobs)), states, table, patient, error_class, older_s, limit)
+
+
+def _hint_at_tables(config: Path | None, table: str | None) -> None:
+    """Where nothing was found: whether the name that was asked for is one."""
+    from replicator.ehr.mapping import load_mapping
+
+    if table is None:
+        return
+    try:
+        mapping = load_mapping(load(config, os.environ).ehr.mapping_path)
+    except ReplicatorError:
+        return  # what was finished can be asked for without one
+    if table not in mapping.tables and not mapping.of(table):
+        names = ", ".join(sorted(mapping.tables))
+        click.echo(f"no mapping is called {table}, nor is one of that table; there are: {names}", err=True)
 
 
 def _in_storage(config: Path | None, work: Callable[[Connection], Awaitable[_T]]) -> _T:

@@ -41,6 +41,9 @@ async def sandbox(database: Database) -> AsyncIterator[Sandbox]:
 class Told:
     """The verbs, with this test's configuration."""
 
+    #: What the last one said besides.
+    hint = ""
+
     def __init__(self, folder: Path, database: Database, url: str) -> None:
         self.config = write_config(folder, database, url)
 
@@ -52,6 +55,7 @@ class Told:
         full = ["queue", *argv, "--config", str(self.config)]
         result = await asyncio.to_thread(CliRunner().invoke, main, full)
         assert result.exit_code == code, result.output
+        self.hint = result.stderr
         return result.stdout
 
 
@@ -124,6 +128,35 @@ async def test_a_job_that_cannot_be_meant_is_named(parked: Clinic, told: Told) -
     assert (done["jobs"], done["passed_over"]) == ([bad], {first: "done"})
 
 
+async def test_a_name_that_nothing_has_is_said_to_be_none(parked: Clinic, told: Told) -> None:
+    for verb in (["list"], ["retry", "--why", "a slip", "--yes"]):
+        assert (await told(*verb, "--table", "reading"))["jobs"] == []
+        assert "no mapping is called reading" in told.hint and "merging, " in told.hint
+        for known in ("readings", "public.readings"):
+            await told(*verb, "--table", known, "--older", "1h")
+            assert told.hint == ""
+        await told.in_words(*verb, "--error-class", "parkt", code=2)
+        assert "unreached" in told.hint
+
+
+async def test_nothing_is_decided_about_what_was_not_asked_about(
+    parked: Clinic, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that comes while somebody reads the question is none of those that the answer is about."""
+    loop = asyncio.get_running_loop()
+
+    def answer(question: str, yes: bool) -> None:
+        assert (question, yes) == ("park 2 jobs?", False)
+        more = parked.append(parked.put("readings", reading("3")))
+        asyncio.run_coroutine_threadsafe(more, loop).result()
+
+    monkeypatch.setattr("replicator.cli_queue.ask", answer)
+    second = (await told("list"))["jobs"][1]["id"]
+    done = await told("park", "--patient", "p1", "--why", "whose is it?")
+    assert done["jobs"] == [second]
+    assert len((await told("list"))["jobs"]) == 3
+
+
 @pytest.mark.parametrize("why", ["", " ", "x" * 501])
 async def test_a_reason_has_to_be_one(parked: Clinic, told: Told, why: str) -> None:
     await told.in_words("park", "--patient", "p1", "--why", why, "--yes", code=2)
@@ -189,6 +222,7 @@ async def test_a_skip_in_words_says_what_is_left_out_with_it(
     lane = two.split()[1].rpartition(".")[0]
     assert (one, two) == ("skip: 2 jobs", f"    with {lane}.2, what was merged into it: {lane}.1")
     assert len(rest) == 1 and "`replicator queue replay`" in rest[0]
+    assert f"    merged into {lane}.2\n1 job\n" in await told.in_words("list", "--state", "merged")
     parked = await told.in_words("park", "--table", "merging", "--why", "not yet", "--yes")
     assert parked == "park: 2 jobs\n"
 
@@ -199,7 +233,7 @@ async def test_who_decides_is_told_which_worker_has_the_lane(
     await clinic.append(clinic.put("readings", reading("1")))
     (lane,) = await Lanes(connect, "there:17", 3600.0).claim(1, 5)
     one, two, three = (await told.in_words("skip", f"{lane.id}.1", "--why", "a slip")).splitlines()
-    assert (one, two) == ("skip: 1 jobs", f"    {lane.id}.1 is in a lane at which there:17 is at work")
+    assert (one, two) == ("skip: 1 job", f"    {lane.id}.1 is in a lane at which there:17 is at work")
     assert "`replicator queue show`" in three
     assert (await told("retry", f"{lane.id}.1", "--why", "no slip"))["taken"] == {f"{lane.id}.1": "there:17"}
 

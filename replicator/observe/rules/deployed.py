@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from replicator.buckets.deploy import RuleSet, Standing
 from replicator.observe.rules.deploying import Outcome, Plan, Reading
 from replicator.observe.rules.estimate import Estimate
-from replicator.observe.rules.text import counted
+from replicator.text.counted import counted
 
 _STANDING = {"active": "in force", "preparing": "being prepared", "retired": "over", "failed": "failed"}
 

@@ -40,11 +40,6 @@ def text_of(explanation: Explanation, width: int = 100) -> str:
     return "\n".join(lines)
 
 
-def counted(count: int, what: str) -> str:
-    """`1 table`, `2 tables`"""
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
-
-
 def _defined(defined: Defined, width: int) -> Iterator[str]:
     if defined.is_stream:
         who = "everybody who connects" if defined.auto_subscribe else "those who subscribe to it"

@@ -14,7 +14,7 @@ import orjson
 
 from replicator.observe.rules.got import Got, ShownRow
 from replicator.observe.rules.row import Out, Placement
-from replicator.observe.rules.text import counted
+from replicator.text.counted import counted
 
 
 def text_of_user(got: Got) -> str:

@@ -9,11 +9,11 @@ from pathlib import Path
 from replicator.config import Config
 from replicator.database import connected
 from replicator.observe.rules.tables import Seen, see
-from replicator.observe.rules.text import counted
 from replicator.observe.rules.worst import warning_of, worst
 from replicator.observe.survey import be_harmless
 from replicator.rules.model import Rules, Warned
 from replicator.rules.parse import load_rules
+from replicator.text.counted import counted
 from replicator.text.nodes import Problem, Problems
 from replicator.wal.names import quote
 
