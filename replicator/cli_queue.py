@@ -23,6 +23,7 @@ from replicator.settings import spans
 from replicator.text.counted import counted
 
 if TYPE_CHECKING:
+    from replicator.ehr.queue_mirrored import Mirrored
     from replicator.ehr.queue_people import Action, Chosen, Decided
 
 _T = TypeVar("_T")
@@ -223,6 +224,45 @@ def queue_rebuild(
         facts(action="rebuild", rows=count)
     else:
         click.echo(f"rebuild: {counted(count, 'row')}")
+
+
+@verb("replicator queue mirror", json=True, group=queue)
+@click.option("--off", is_flag=True, help="Keep it no more, and empty it.")
+def queue_mirror(config: Path | None, off: bool, as_json: bool) -> None:
+    """Keep a table of what became of each change, so that rules can send it to the apps.
+
+    The table is `ehr_sync_status`, in the schema of storage: a row for each job, as the view
+    `ehrbase_sync_queue` has it, with the patient, and without what the row says. Apps get what the source
+    publishes, so storage has to be in the source's database. Triggers on the queue's own tables keep it:
+    each job costs storage, and the log, about as much again. Only who owns these tables may say so.
+    """
+    from replicator.ehr.queue_mirrored import mirror
+    from replicator.observe.survey import read_place
+
+    settings = load(config, os.environ)
+    schema, source_dsn = settings.storage.schema_name, settings.source_dsn
+
+    async def work(storage: Connection) -> Mirrored:
+        async with connected(source_dsn, "mirror") as source:
+            places = [await read_place(one) for one in (storage, source)]
+        if not off and None not in places and places[0] != places[1]:
+            raise ConfigError(
+                "storage is not in the source's database, and apps get only what the source publishes",
+                "A job of your own can bring the view `ehrbase_sync_queue` into a table of the source.",
+            )
+        return await mirror(storage, is_kept=not off)
+
+    found = _in_storage(config, work)
+    if as_json:
+        facts(is_kept=not off, is_new=found.is_new, rows=found.rows)
+        return
+    kept = "is not kept" if off else f"is kept: {counted(found.rows, 'row')}"
+    click.echo(f"{schema}.ehr_sync_status {kept}" + ("" if found.is_new else ", as before"))
+    if not off:
+        click.echo(
+            f"Rules can name it: SELECT * FROM {schema}.ehr_sync_status WHERE patient_id = bucket.user_id; "
+            "`replicator publication plan` says how it is published."
+        )
 
 
 @verb("replicator queue stats", json=True, group=queue)

@@ -577,3 +577,10 @@ SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) >= %(newest
 -- Of one lane, what has been finished since the job of this number.
 SELECT seq, mapping, record_key, operation, version, composition_uid FROM ehr_jobs_done
 WHERE lane = %(lane)s::bigint AND seq > %(seq)s::bigint AND state = 'done' ORDER BY seq
+
+-- name: mirror
+-- Whether `ehr_sync_status` is to be kept from now on; whether it was otherwise before.
+SELECT ehr_mirror(%(is_kept)s::boolean)
+
+-- name: mirrored
+SELECT count(*) FROM ehr_sync_status

@@ -559,3 +559,151 @@ SELECT q.lane || '.' || q.seq AS id, split_part(q.source_table, '.', 2) AS table
             WHEN 'delete' THEN 'composition_delete' ELSE 'composition_update' END AS sync_type,
        q.snapshot::jsonb AS data_snapshot, q.ehr_id::text AS ehr_id
 FROM ehr_sync_queue AS q LEFT JOIN ehr_lanes AS l ON l.id = q.lane;
+
+-- What has become of each job, in the names and statuses of `ehrbase_sync_queue`, as rows of a table: rules can name
+-- it, and so apps are told; the log knows no views. Empty, until `ehr_mirror` has been asked to have it kept by triggers
+-- on the tables above. Nobody but them writes to it.
+CREATE TABLE ehr_sync_status (
+    id                      text         COLLATE "C" PRIMARY KEY,
+    table_name              text,
+    record_id               text,
+    patient_id              text,
+    template_id             text,
+    sync_type               text,
+    sync_status             text         NOT NULL,
+    retry_count             integer      NOT NULL,
+    error_message           text,
+    ehrbase_composition_id  text,
+    ehr_id                  text,
+    created_at              timestamptz  NOT NULL,
+    processed_at            timestamptz,
+    updated_at              timestamptz  NOT NULL
+);
+
+CREATE FUNCTION ehr_status_of(state text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN state = 'done' THEN 'completed' WHEN state IN ('skipped', 'merged', 'skipping') THEN 'skipped'
+            WHEN state = 'parked' THEN 'failed' ELSE 'pending' END;
+CREATE FUNCTION ehr_sync_type(operation text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE operation WHEN 'status' THEN 'ehr_status_update' WHEN 'create' THEN 'composition_create'
+            WHEN 'delete' THEN 'composition_delete' ELSE 'composition_update' END;
+
+-- These are planned once in a session, and go by the indices, whatever the first of them were about.
+--
+-- Parcels have come: all that is in them waits.
+CREATE FUNCTION ehr_mirror_parcels() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    INSERT INTO ehr_sync_status (
+        id, table_name, record_id, patient_id, template_id, sync_type, sync_status, retry_count, ehr_id, created_at,
+        updated_at)
+    SELECT p.lane || '.' || p.seq + j.place, split_part(m.source_table, '.', 2),
+           ehr_key(j.record_key, j.snapshot, m.key_at),
+           CASE WHEN coalesce(j.patient, p.patient) IS NULL THEN l.patient
+                ELSE nullif(coalesce(j.patient, p.patient), '') END,
+           m.template_id, ehr_sync_type(m.operation), 'pending', 0,
+           CASE WHEN coalesce(j.patient, p.patient) IS NULL THEN l.own_ehr_id WHEN j.patient IS NULL THEN p.ehr_id
+                ELSE j.ehr_id END, p.created_at, p.created_at
+    FROM added AS p CROSS JOIN LATERAL ehr_jobs_of(p.jobs) AS j
+    LEFT JOIN ehr_manners AS m ON m.id = j.manner LEFT JOIN ehr_lanes AS l ON l.id = p.lane;
+    RETURN NULL;
+END $$;
+-- Jobs have been laid out, which have a row; or are to be delivered once more, and have none.
+CREATE FUNCTION ehr_mirror_jobs() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    INSERT INTO ehr_sync_status (
+        id, table_name, record_id, patient_id, template_id, sync_type, sync_status, retry_count, error_message, ehr_id,
+        created_at, updated_at)
+    SELECT j.lane || '.' || j.seq, split_part(m.source_table, '.', 2), j.record_key,
+           CASE WHEN j.patient IS NULL THEN l.patient ELSE nullif(j.patient, '') END, m.template_id,
+           ehr_sync_type(m.operation), ehr_status_of(j.state), j.attempts,
+           nullif(concat_ws(': ', j.error_class, j.error_message), ''),
+           CASE WHEN j.patient IS NULL THEN l.own_ehr_id ELSE j.ehr_id END, j.created_at,
+           coalesce(j.updated_at, j.created_at)
+    FROM added AS j LEFT JOIN ehr_manners AS m ON m.id = j.manner LEFT JOIN ehr_lanes AS l ON l.id = j.lane
+    ON CONFLICT (id) DO NOTHING;
+    RETURN NULL;
+END $$;
+-- Jobs have been tried, or decided about.
+CREATE FUNCTION ehr_mirror_tries() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    UPDATE ehr_sync_status AS s
+    SET sync_status = ehr_status_of(j.state), retry_count = j.attempts,
+        error_message = nullif(concat_ws(': ', j.error_class, j.error_message), ''),
+        updated_at = coalesce(j.updated_at, j.created_at)
+    FROM changed AS j
+    WHERE s.id = j.lane || '.' || j.seq AND (s.sync_status, s.retry_count, s.error_message) IS DISTINCT FROM (
+        ehr_status_of(j.state), j.attempts, nullif(concat_ws(': ', j.error_class, j.error_message), ''));
+    RETURN NULL;
+END $$;
+-- Jobs are over.
+CREATE FUNCTION ehr_mirror_done() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO ehr_sync_status AS s
+    SELECT j.lane || '.' || j.seq, split_part(j.source_table, '.', 2), j.record_key, j.patient, j.template_id,
+           ehr_sync_type(j.operation), ehr_status_of(j.state), j.attempts,
+           nullif(concat_ws(': ', j.error_class, j.error_message), ''), j.composition_uid, j.ehr_id, j.created_at,
+           j.finished_at, coalesce(j.updated_at, j.finished_at, j.created_at)
+    FROM added AS j
+    ON CONFLICT (id) DO UPDATE
+    SET sync_status = excluded.sync_status, retry_count = excluded.retry_count, error_message = excluded.error_message,
+        ehrbase_composition_id = excluded.ehrbase_composition_id, ehr_id = excluded.ehr_id,
+        processed_at = excluded.processed_at, updated_at = excluded.updated_at;
+    RETURN NULL;
+END $$;
+-- What was finished long ago has been let go.
+CREATE FUNCTION ehr_mirror_gone() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    DELETE FROM ehr_sync_status WHERE id IN (SELECT lane || '.' || seq FROM gone);
+    RETURN NULL;
+END $$;
+
+-- Have `ehr_sync_status` kept from now on, or no more; whether that is new. Nobody appends or records meanwhile.
+CREATE FUNCTION ehr_mirror(is_kept boolean) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    -- Others have these in an order of their own: all of it is had at once, or waited for without having any.
+    PERFORM set_config('lock_timeout', '200ms', true);
+    FOR try IN 1 .. 100 LOOP
+        BEGIN
+            LOCK TABLE ehr_lanes, ehr_parcels, ehr_jobs, ehr_jobs_done IN SHARE ROW EXCLUSIVE MODE;
+            EXIT;
+        EXCEPTION WHEN lock_not_available THEN
+            IF try = 100 THEN
+                RAISE;
+            END IF;
+            PERFORM pg_sleep(0.1 * random());
+        END;
+    END LOOP;
+    PERFORM set_config('lock_timeout', '0', true);
+    IF is_kept = EXISTS (
+        SELECT FROM pg_trigger WHERE (tgrelid, tgname) = ('ehr_parcels'::regclass, 'ehr_mirror_parcels')) THEN
+        RETURN false;
+    END IF;
+    DROP TRIGGER IF EXISTS ehr_mirror_parcels ON ehr_parcels;
+    DROP TRIGGER IF EXISTS ehr_mirror_jobs ON ehr_jobs;
+    DROP TRIGGER IF EXISTS ehr_mirror_tries ON ehr_jobs;
+    DROP TRIGGER IF EXISTS ehr_mirror_done ON ehr_jobs_done;
+    DROP TRIGGER IF EXISTS ehr_mirror_gone ON ehr_jobs_done;
+    DELETE FROM ehr_sync_status;
+    IF is_kept THEN
+        CREATE TRIGGER ehr_mirror_parcels AFTER INSERT ON ehr_parcels
+            REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION ehr_mirror_parcels();
+        CREATE TRIGGER ehr_mirror_jobs AFTER INSERT ON ehr_jobs
+            REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION ehr_mirror_jobs();
+        CREATE TRIGGER ehr_mirror_tries AFTER UPDATE ON ehr_jobs
+            REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION ehr_mirror_tries();
+        CREATE TRIGGER ehr_mirror_done AFTER INSERT ON ehr_jobs_done
+            REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION ehr_mirror_done();
+        CREATE TRIGGER ehr_mirror_gone AFTER DELETE ON ehr_jobs_done
+            REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION ehr_mirror_gone();
+        INSERT INTO ehr_sync_status
+        SELECT lane || '.' || seq, split_part(source_table, '.', 2), record_key, patient, template_id,
+               ehr_sync_type(operation), ehr_status_of(state), attempts,
+               nullif(concat_ws(': ', error_class, error_message), ''), composition_uid, ehr_id, created_at,
+               finished_at, coalesce(updated_at, finished_at, created_at)
+        FROM ehr_sync_queue;
+    END IF;
+    RETURN true;
+END $$;

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from replicator.cli import main
+from replicator.database import connected
 from replicator.ehr.identity import composition_id
+from replicator.ehr.queue_mirrored import mirror
 from replicator.ehr.sandbox.server import Sandbox
 from tests.database.queued import MAPPING, prepared, sandbox_with_template
 from tests.fixtures.children import StartChild
@@ -27,6 +31,19 @@ Histories = dict[Record, list[int | None]]
 
 _TRANSACTIONS = 60
 _AT = "2026-03-01 08:30:00+00"
+_RULES = ("SELECT * FROM readings",)
+#: What the queue says of each job, and a row that rules can name.
+SAID = """
+SELECT id, table_name, record_id, template_id, sync_type,
+       CASE sync_status WHEN 'processing' THEN 'pending' ELSE sync_status END, retry_count,
+       nullif(error_message, ''), ehrbase_composition_id, ehr_id, created_at, processed_at
+FROM replicator.ehrbase_sync_queue ORDER BY id
+"""
+MIRRORED = """
+SELECT id, table_name, record_id, template_id, sync_type, sync_status, retry_count, error_message,
+       ehrbase_composition_id, ehr_id, created_at, processed_at
+FROM replicator.ehr_sync_status ORDER BY id
+"""
 _HELD = """
 SELECT object_id::text, (coalesce(
     body ->> 'pulse_encounter/pulse/any_event:0/rate|magnitude',
@@ -47,10 +64,12 @@ async def sandbox(database: Database) -> AsyncIterator[Sandbox]:
         yield sandbox
 
 
-def configured(folder: Path, database: Database, url: str, *, is_atomic: bool) -> Path:
+def configured(
+    folder: Path, database: Database, url: str, *, is_atomic: bool, rules: Sequence[str] = _RULES
+) -> Path:
     mapping = MAPPING[: MAPPING.index("  merging:")]
     (folder / "ehr.yaml").write_text(mapping.replace("ctx:", f"atomic: {str(is_atomic).lower()}\nctx:", 1))
-    (folder / "rules.yaml").write_text("bucket_definitions: {all: {data: [SELECT * FROM readings]}}")
+    (folder / "rules.yaml").write_text(json.dumps({"bucket_definitions": {"all": {"data": rules}}}))
     ehr = {"mapping": "ehr.yaml", "url": url}
     path = folder / "replicator.yaml"
     path.write_text(json.dumps({"source": {"dsn": database.dsn}, "rules": "rules.yaml", "ehr": ehr}))
@@ -151,3 +170,35 @@ async def test_the_records_versions_are_the_history_of_the_rows(
     assert stored(database) == expected
     states = "SELECT DISTINCT state FROM replicator.ehr_sync_queue WHERE state NOT IN ('done', 'merged')"
     assert database.execute(states) == []
+
+
+async def test_what_became_of_each_job_comes_to_whom_rules_say(
+    sandbox: Sandbox, database: Database, tmp_path: Path, children: StartChild, rng: random.Random
+) -> None:
+    """The queue feeds a table that is published itself: the log tells of our own writing, and that ends."""
+    async with connected(database.dsn, "mirror", schema="replicator") as storage:
+        assert (await mirror(storage, is_kept=True)).is_new
+    history = History(rng, is_atomic=False)
+    rules = (*_RULES, "SELECT * FROM replicator.ehr_sync_status")
+    config = configured(tmp_path, database, sandbox.url, is_atomic=False, rules=rules)
+    told = ["publication", "plan", "--config", str(config)]
+    plan = (await asyncio.to_thread(CliRunner().invoke, main, told)).stdout
+    assert "ADD TABLE replicator.ehr_sync_status" in plan
+    database.execute(plan)
+    run = children("run", "--config", config)
+    await until(database, "SELECT count(*) = 2 FROM replicator.ehr_existing WHERE state = 'queued'")
+    for _ in range(_TRANSACTIONS):
+        await asyncio.to_thread(database.execute, history.transaction())
+    wanted = sum(map(len, history.told.values()))
+    await until(database, f"SELECT count(*) >= {wanted} FROM replicator.ehr_jobs_done")
+    await until(database, "SELECT count(*) = 0 FROM replicator.ehr_sync_queue_open")
+    assert database.execute(MIRRORED) == database.execute(SAID)
+    assert database.execute("SELECT DISTINCT sync_status FROM replicator.ehr_sync_status") == [("completed",)]
+    patients = "SELECT DISTINCT patient_id FROM replicator.ehr_sync_status ORDER BY 1"
+    assert {row[0] for row in database.execute(patients)} == {patient for patient, _ in history.told}
+    verify = children("verify", "--config", config)
+    assert await asyncio.to_thread(verify.wait) == 0, verify.stderr
+    run.terminate()
+    assert await asyncio.to_thread(run.wait) == 0, run.stderr
+    sent = "SELECT count(DISTINCT object_id) FROM replicator.ops WHERE object_type = 'ehr_sync_status'"
+    assert database.execute(sent) == [(wanted,)]
