@@ -21,6 +21,12 @@ _IDENTITY = click.option(
     show_default=True,
     help="Leave a replica identity that is enough, or have every table send whole old rows.",
 )
+_RULES = click.option(
+    "--rules",
+    "rules_path",
+    type=click.Path(path_type=Path),
+    help="For the rules of this file, before they are deployed; else for the configured ones.",
+)
 
 
 @main.group()
@@ -108,9 +114,15 @@ def _check_ehr(config: Path | None, as_json: bool) -> NoReturn:
 @verb("replicator publication plan --role replicator | less", json=True, group=publication)
 @click.option("--role", help="Also plan this role, with no right it does not need.")
 @_IDENTITY
+@_RULES
 @click.option("--remove", is_flag=True, help="Print the way back instead: everything the replicator brought.")
 def publication_plan(
-    config: Path | None, role: str | None, identity: str, remove: bool, as_json: bool
+    config: Path | None,
+    role: str | None,
+    identity: str,
+    rules_path: Path | None,
+    remove: bool,
+    as_json: bool,
 ) -> None:
     """Print the SQL from what is published to what the rules need; change nothing.
 
@@ -120,7 +132,7 @@ def publication_plan(
     from replicator.rules.parse import load_rules
 
     settings = load(config, os.environ)
-    rules = load_rules(settings.rules_path)
+    rules = load_rules(rules_path or settings.rules_path)
     if remove:
         from replicator.observe.removal import removal
 
@@ -137,8 +149,11 @@ def publication_plan(
 @verb("replicator publication apply --yes", json=True, group=publication)
 @click.option("--role", help="Also make this role, with no right it does not need.")
 @_IDENTITY
+@_RULES
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def publication_apply(config: Path | None, role: str | None, identity: str, yes: bool, as_json: bool) -> None:
+def publication_apply(
+    config: Path | None, role: str | None, identity: str, rules_path: Path | None, yes: bool, as_json: bool
+) -> None:
     """Do what `publication plan` prints, after asking.
 
     Never drops a publication, takes no table out of one, and rather gives up than make the application wait
@@ -148,7 +163,7 @@ def publication_apply(config: Path | None, role: str | None, identity: str, yes:
     from replicator.rules.parse import load_rules
 
     settings = load(config, os.environ)
-    rules = load_rules(settings.rules_path)
+    rules = load_rules(rules_path or settings.rules_path)
     planned = asyncio.run(published.plan(settings, rules, role, whole_rows=identity == "full"))
     if not as_json:
         click.echo(published.text_of(planned))

@@ -248,3 +248,15 @@ def test_a_plan_in_json_has_every_statement(database: Database, tmp_path: Path) 
     database.execute("DROP TABLE t")
     result = run(tmp_path, database, "plan", "--json")
     assert result.exit_code == 1 and json.loads(result.stdout)["problems"][0]["code"] == "table.missing"
+
+
+def test_what_rules_need_is_published_before_they_are_deployed(database: Database, tmp_path: Path) -> None:
+    database.execute("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE more (id int PRIMARY KEY)")
+    assert run(tmp_path, database, "apply", "--yes").exit_code == 0
+    new = tmp_path / "new.yaml"
+    new.write_text("bucket_definitions: {all: {data: [SELECT * FROM more]}}\n")
+    result = run(tmp_path, database, "plan", "--rules", str(new))
+    assert "ALTER PUBLICATION powersync ADD TABLE public.more" in result.output
+    assert run(tmp_path, database, "apply", "--rules", str(new), "--yes").exit_code == 0
+    assert sorted(published(database)) == ["more", "t"]
+    assert run(tmp_path, database, "plan", "--rules", str(tmp_path / "no.yaml")).exit_code == 2

@@ -128,7 +128,7 @@ def _refuse(plan: Plan, validated: Validated) -> None:
     if unpublished:
         raise ReplicatorError(
             f"{', '.join(unpublished)}: not in publication {validated.publication}",
-            "`replicator publication plan` says how to add it. Nothing was deployed.",
+            "`replicator publication plan --rules FILE` says how to add it. Nothing was deployed.",
         )
 
 
