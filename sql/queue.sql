@@ -582,5 +582,9 @@ WHERE lane = %(lane)s::bigint AND seq > %(seq)s::bigint AND state = 'done' ORDER
 -- Whether `ehr_sync_status` is to be kept from now on; whether it was otherwise before.
 SELECT ehr_mirror(%(is_kept)s::boolean)
 
+-- name: is_mirrored
+SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger
+               WHERE (tgrelid, tgname) = ('ehr_parcels'::regclass, 'ehr_mirror_parcels'))
+
 -- name: mirrored
 SELECT count(*) FROM ehr_sync_status

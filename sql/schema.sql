@@ -561,10 +561,12 @@ SELECT q.lane || '.' || q.seq AS id, split_part(q.source_table, '.', 2) AS table
 FROM ehr_sync_queue AS q LEFT JOIN ehr_lanes AS l ON l.id = q.lane;
 
 -- What has become of each job, in the names and statuses of `ehrbase_sync_queue`, as rows of a table: rules can name
--- it, and so apps are told; the log knows no views. Empty, until `ehr_mirror` has been asked to have it kept by triggers
--- on the tables above. Nobody but them writes to it.
+-- it, and so apps are told; the log knows no views. Empty, until `ehr_mirror` has been asked to have it kept by
+-- triggers on the tables above. Nobody but them writes to it.
 CREATE TABLE ehr_sync_status (
     id                      text         COLLATE "C" PRIMARY KEY,
+    -- Of two jobs of a record, the later one has the greater number, as long as they are in one lane.
+    seq                     bigint       NOT NULL,
     table_name              text,
     record_id               text,
     patient_id              text,
@@ -594,9 +596,9 @@ CREATE FUNCTION ehr_mirror_parcels() RETURNS trigger LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     INSERT INTO ehr_sync_status (
-        id, table_name, record_id, patient_id, template_id, sync_type, sync_status, retry_count, ehr_id, created_at,
-        updated_at)
-    SELECT p.lane || '.' || p.seq + j.place, split_part(m.source_table, '.', 2),
+        id, seq, table_name, record_id, patient_id, template_id, sync_type, sync_status, retry_count, ehr_id,
+        created_at, updated_at)
+    SELECT p.lane || '.' || p.seq + j.place, p.seq + j.place, split_part(m.source_table, '.', 2),
            ehr_key(j.record_key, j.snapshot, m.key_at),
            CASE WHEN coalesce(j.patient, p.patient) IS NULL THEN l.patient
                 ELSE nullif(coalesce(j.patient, p.patient), '') END,
@@ -612,9 +614,9 @@ CREATE FUNCTION ehr_mirror_jobs() RETURNS trigger LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     INSERT INTO ehr_sync_status (
-        id, table_name, record_id, patient_id, template_id, sync_type, sync_status, retry_count, error_message, ehr_id,
-        created_at, updated_at)
-    SELECT j.lane || '.' || j.seq, split_part(m.source_table, '.', 2), j.record_key,
+        id, seq, table_name, record_id, patient_id, template_id, sync_type, sync_status, retry_count, error_message,
+        ehr_id, created_at, updated_at)
+    SELECT j.lane || '.' || j.seq, j.seq, split_part(m.source_table, '.', 2), j.record_key,
            CASE WHEN j.patient IS NULL THEN l.patient ELSE nullif(j.patient, '') END, m.template_id,
            ehr_sync_type(m.operation), ehr_status_of(j.state), j.attempts,
            nullif(concat_ws(': ', j.error_class, j.error_message), ''),
@@ -637,15 +639,17 @@ BEGIN
         ehr_status_of(j.state), j.attempts, nullif(concat_ws(': ', j.error_class, j.error_message), ''));
     RETURN NULL;
 END $$;
--- Jobs are over.
-CREATE FUNCTION ehr_mirror_done() RETURNS trigger LANGUAGE plpgsql AS $$
+-- Jobs are over. Of those that were merged into others nothing is left: these say what became of both.
+CREATE FUNCTION ehr_mirror_done() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
+    DELETE FROM ehr_sync_status WHERE id IN (SELECT lane || '.' || seq FROM added WHERE state = 'merged');
     INSERT INTO ehr_sync_status AS s
-    SELECT j.lane || '.' || j.seq, split_part(j.source_table, '.', 2), j.record_key, j.patient, j.template_id,
+    SELECT j.lane || '.' || j.seq, j.seq, split_part(j.source_table, '.', 2), j.record_key, j.patient, j.template_id,
            ehr_sync_type(j.operation), ehr_status_of(j.state), j.attempts,
            nullif(concat_ws(': ', j.error_class, j.error_message), ''), j.composition_uid, j.ehr_id, j.created_at,
            j.finished_at, coalesce(j.updated_at, j.finished_at, j.created_at)
-    FROM added AS j
+    FROM added AS j WHERE j.state <> 'merged'
     ON CONFLICT (id) DO UPDATE
     SET sync_status = excluded.sync_status, retry_count = excluded.retry_count, error_message = excluded.error_message,
         ehrbase_composition_id = excluded.ehrbase_composition_id, ehr_id = excluded.ehr_id,
@@ -667,7 +671,11 @@ BEGIN
     PERFORM set_config('lock_timeout', '200ms', true);
     FOR try IN 1 .. 100 LOOP
         BEGIN
-            LOCK TABLE ehr_lanes, ehr_parcels, ehr_jobs, ehr_jobs_done IN SHARE ROW EXCLUSIVE MODE;
+            IF is_kept THEN
+                LOCK TABLE ehr_lanes, ehr_parcels, ehr_jobs, ehr_jobs_done IN SHARE ROW EXCLUSIVE MODE;
+            ELSE  -- who reads them is in the way of taking triggers from them, too
+                LOCK TABLE ehr_lanes, ehr_parcels, ehr_jobs, ehr_jobs_done IN ACCESS EXCLUSIVE MODE;
+            END IF;
             EXIT;
         EXCEPTION WHEN lock_not_available THEN
             IF try = 100 THEN
@@ -681,13 +689,14 @@ BEGIN
         SELECT FROM pg_trigger WHERE (tgrelid, tgname) = ('ehr_parcels'::regclass, 'ehr_mirror_parcels')) THEN
         RETURN false;
     END IF;
-    DROP TRIGGER IF EXISTS ehr_mirror_parcels ON ehr_parcels;
-    DROP TRIGGER IF EXISTS ehr_mirror_jobs ON ehr_jobs;
-    DROP TRIGGER IF EXISTS ehr_mirror_tries ON ehr_jobs;
-    DROP TRIGGER IF EXISTS ehr_mirror_done ON ehr_jobs_done;
-    DROP TRIGGER IF EXISTS ehr_mirror_gone ON ehr_jobs_done;
     DELETE FROM ehr_sync_status;
-    IF is_kept THEN
+    IF NOT is_kept THEN
+        DROP TRIGGER ehr_mirror_parcels ON ehr_parcels;
+        DROP TRIGGER ehr_mirror_jobs ON ehr_jobs;
+        DROP TRIGGER ehr_mirror_tries ON ehr_jobs;
+        DROP TRIGGER ehr_mirror_done ON ehr_jobs_done;
+        DROP TRIGGER ehr_mirror_gone ON ehr_jobs_done;
+    ELSE
         CREATE TRIGGER ehr_mirror_parcels AFTER INSERT ON ehr_parcels
             REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION ehr_mirror_parcels();
         CREATE TRIGGER ehr_mirror_jobs AFTER INSERT ON ehr_jobs
@@ -699,11 +708,11 @@ BEGIN
         CREATE TRIGGER ehr_mirror_gone AFTER DELETE ON ehr_jobs_done
             REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION ehr_mirror_gone();
         INSERT INTO ehr_sync_status
-        SELECT lane || '.' || seq, split_part(source_table, '.', 2), record_key, patient, template_id,
+        SELECT lane || '.' || seq, seq, split_part(source_table, '.', 2), record_key, patient, template_id,
                ehr_sync_type(operation), ehr_status_of(state), attempts,
                nullif(concat_ws(': ', error_class, error_message), ''), composition_uid, ehr_id, created_at,
                finished_at, coalesce(updated_at, finished_at, created_at)
-        FROM ehr_sync_queue;
+        FROM ehr_sync_queue WHERE state <> 'merged';
     END IF;
     RETURN true;
 END $$;

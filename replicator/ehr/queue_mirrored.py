@@ -9,6 +9,9 @@ from replicator.database import Connection, rows
 
 _q = queries.load("queue")
 
+#: The table.
+MIRROR = "ehr_sync_status"
+
 
 class Mirrored(NamedTuple):
     """How it is now."""

@@ -12,6 +12,7 @@ from replicator.buckets.read import position as read_position
 from replicator.config import Config
 from replicator.database import Connection, check_migrated, connected, rows
 from replicator.dsn import describe_dsn
+from replicator.ehr.queue_mirrored import MIRROR
 from replicator.errors import ConfigError, ReplicatorError, StorageUnready
 from replicator.observe.survey import Server, Survey, be_harmless, read_place, read_server
 from replicator.wal.catalogue import read_role
@@ -21,6 +22,7 @@ from replicator.wal.rights import judge_storage
 
 _q = queries.load("check")
 _migrate = queries.load("migrate")
+_queue = queries.load("queue")
 
 _OBJECTS = {"r": "TABLE", "p": "TABLE", "v": "VIEW", "S": "SEQUENCE"}
 
@@ -66,7 +68,21 @@ async def _look(connection: Connection, config: Config, source: Survey | None) -
         wrong = Finding("error", "storage.schema", schema, error.what, error.hint)
         return Storage([wrong, *found], False, None)
     await connection.execute(sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(schema)))
+    found += await _mirror(connection, config, source)
     return Storage(found, True, await read_position(connection, config.source.slot))
+
+
+async def _mirror(connection: Connection, config: Config, source: Survey | None) -> list[Finding]:
+    """Whether the table is kept by which apps are to hear what became of changes."""
+    schema = config.storage.schema_name
+    if source is None or all((need.namespace, need.name) != (schema, MIRROR) for need in source.needs):
+        return []
+    if (await rows(connection, _queue.is_mirrored))[0][0]:
+        return []
+    name = qualify(schema, MIRROR)
+    what = f"the rules name {name}, and nobody keeps it"
+    why = "It is empty, and apps are told nothing. Run: replicator queue mirror"
+    return [Finding("warning", "storage.mirror", name, what, why)]
 
 
 def _new(schema: str) -> Finding:
