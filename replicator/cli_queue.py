@@ -79,7 +79,7 @@ def _decision(function: Callable[..., Any]) -> Callable[..., Any]:
         click.argument("jobs", nargs=-1, metavar="[JOB]..."),
         _why,
         click.option("--who", help="Who decides; else the user of this machine."),
-        click.option("--yes", is_flag=True, help="Do not ask."),
+        click.option("--yes", is_flag=True, help="Do not ask about what the filters find."),
     ]
 
     @wraps(function)
@@ -108,7 +108,7 @@ def queue_list(config: Path | None, states: tuple[str, ...], limit: int, as_json
     chosen = _chosen((), states or OPEN, limit, **asked)
     found = _in_storage(config, lambda storage: find(storage, chosen))
     if not found:
-        _hint_at_tables(config, chosen.table)
+        _require_mapped(config, chosen.table)
     if as_json:
         facts(jobs=[job.facts() for job in found])
         return
@@ -165,7 +165,10 @@ def queue_skip(**values: Any) -> None:
 @verb("replicator queue park --patient 7 --why 'identity in doubt'", json=True, group=queue)
 @_decision
 def queue_park(**values: Any) -> None:
-    """Stop lanes at these jobs, until somebody retries or skips them."""
+    """Stop lanes at these jobs, until somebody retries or skips them.
+
+    They stop with all that comes behind. A lane in which nothing waits cannot be stopped.
+    """
     _decide("park", **values)
 
 
@@ -316,7 +319,9 @@ def _decide(
     else:
         meant = _in_storage(config, lambda storage: find(storage, chosen))
         if not meant:
-            _hint_at_tables(config, chosen.table)
+            _require_mapped(config, chosen.table)
+        if not meant and action == "park":
+            click.echo("Nothing of this waits. What comes later will be delivered.", err=True)
         if meant or not sys.stdin.isatty():  # a script needs --yes every time, not only when it finds some
             ask(f"{action} {counted(len(meant), 'job')}?", yes)
         # What was asked about is what is decided about, whatever has come since.
@@ -373,19 +378,16 @@ def _chosen(
     return Chosen(tuple(map(JobId.parse, jobs)), states, table, patient, error_class, older_s, limit)
 
 
-def _hint_at_tables(config: Path | None, table: str | None) -> None:
-    """Where nothing was found: whether the name that was asked for is one."""
+def _require_mapped(config: Path | None, table: str | None) -> None:
+    """Where nothing was found: that the name which was asked for is one."""
     from replicator.ehr.mapping import load_mapping
 
     if table is None:
         return
-    try:
-        mapping = load_mapping(load(config, os.environ).ehr.mapping_path)
-    except ReplicatorError:
-        return  # what was finished can be asked for without one
+    mapping = load_mapping(load(config, os.environ).ehr.mapping_path)
     if table not in mapping.tables and not mapping.of(table):
         names = ", ".join(sorted(mapping.tables))
-        click.echo(f"no mapping is called {table}, nor is one of that table; there are: {names}", err=True)
+        raise ReplicatorError(f"nothing is mapped from {table}, nor called so", f"There are {names}.")
 
 
 def _in_storage(config: Path | None, work: Callable[[Connection], Awaitable[_T]]) -> _T:

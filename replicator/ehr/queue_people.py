@@ -28,6 +28,12 @@ STATES: Mapping[Action, tuple[str, ...]] = {
     "park": OPEN,
     "replay": FINISHED,
 }
+#: What somebody who looks at a job wants to know first.
+_FIRST = (
+    *("state", "error_class", "error_message", "trouble", "note", "mapping", "source_table", "record_key"),
+    *("operation", "patient", "ehr_id", "composition_id", "composition_uid", "version", "template_id"),
+    *("attempts", "next_attempt_at", "created_at", "updated_at", "finished_at"),
+)
 _CHANGES = {"retry": _q.retry_jobs, "skip": _q.skip_jobs, "park": _q.park_jobs}
 
 
@@ -130,7 +136,9 @@ async def show(connection: Connection, job: JobId) -> dict[str, Any]:
         raise ReplicatorError(f"there is no job {job}", "What was finished long ago has left the queue.")
     decided = await rows(connection, _q.job_audit, **values)
     audit = [dict(zip(("at", "who", "action", "why"), row, strict=True)) for row in decided]
-    return {"id": str(job), **found[0][0], "decided": audit}
+    facts = found[0][0]
+    ordered = {name: facts.pop(name) for name in _FIRST if name in facts}
+    return {"id": str(job), **ordered, **facts, "decided": audit}
 
 
 class Decided(NamedTuple):

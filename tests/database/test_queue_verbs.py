@@ -130,13 +130,24 @@ async def test_a_job_that_cannot_be_meant_is_named(parked: Clinic, told: Told) -
 
 async def test_a_name_that_nothing_has_is_said_to_be_none(parked: Clinic, told: Told) -> None:
     for verb in (["list"], ["retry", "--why", "a slip", "--yes"]):
-        assert (await told(*verb, "--table", "reading"))["jobs"] == []
-        assert "no mapping is called reading" in told.hint and "merging, " in told.hint
+        await told.in_words(*verb, "--table", "reading", code=1)
+        assert "nothing is mapped from reading" in told.hint and "merging, " in told.hint
         for known in ("readings", "public.readings"):
             await told(*verb, "--table", known, "--older", "1h")
             assert told.hint == ""
         await told.in_words(*verb, "--error-class", "parkt", code=2)
         assert "unreached" in told.hint
+
+
+async def test_who_would_stop_a_lane_without_jobs_is_told_that_it_goes_on(parked: Clinic, told: Told) -> None:
+    assert await told.in_words("park", "--patient", "p9", "--why", "who is it?", "--yes") == "park: 0 jobs\n"
+    assert "What comes later will be delivered" in told.hint
+
+
+async def test_what_one_wants_to_know_of_a_job_is_said_first(parked: Clinic, told: Told) -> None:
+    ((bad,),) = [[job["id"] for job in (await told("list", "--state", "parked"))["jobs"]]]
+    lines = (await told.in_words("show", bad)).splitlines()
+    assert [line.partition(":")[0] for line in lines[:4]] == ["id", "state", "error_class", "error_message"]
 
 
 async def test_nothing_is_decided_about_what_was_not_asked_about(
