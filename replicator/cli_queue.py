@@ -237,7 +237,8 @@ def queue_mirror(config: Path | None, off: bool, as_json: bool) -> None:
     The table is `ehr_sync_status`, in the schema of storage: a row for each job, as the view
     `ehrbase_sync_queue` has it, with the patient, and without what the row says. Apps get what the source
     publishes, so storage has to be in the source's database. Triggers on the queue's own tables keep it:
-    each job costs storage, and the log, about as much again. Only who owns these tables may say so.
+    each job costs storage, and the log, about as much again. Only who owns these tables may say so. Where
+    somebody has deleted jobs by hand, `--off` and on again brings it back to what the queue has.
     """
     from replicator.ehr.queue_mirrored import mirror
     from replicator.observe.survey import read_place
@@ -257,10 +258,10 @@ def queue_mirror(config: Path | None, off: bool, as_json: bool) -> None:
 
     found = _in_storage(config, work)
     if as_json:
-        facts(is_kept=not off, is_new=found.is_new, rows=found.rows)
+        facts(is_kept=not off, has_changed=found.has_changed, rows=found.rows)
         return
     kept = "is not kept" if off else f"is kept: {counted(found.rows, 'row')}"
-    click.echo(f"{schema}.ehr_sync_status {kept}" + ("" if found.is_new else ", as before"))
+    click.echo(f"{schema}.ehr_sync_status {kept}" + ("" if found.has_changed else ", as before"))
     if not off:
         click.echo(
             f"Rules can name it: SELECT * FROM {schema}.ehr_sync_status WHERE patient_id = bucket.user_id; "

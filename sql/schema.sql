@@ -589,11 +589,13 @@ CREATE FUNCTION ehr_sync_type(operation text) RETURNS text LANGUAGE sql IMMUTABL
 RETURN CASE operation WHEN 'status' THEN 'ehr_status_update' WHEN 'create' THEN 'composition_create'
             WHEN 'delete' THEN 'composition_delete' ELSE 'composition_update' END;
 
--- These are planned once in a session, and go by the indices, whatever the first of them were about.
---
+-- These are planned once in a session, and go by the indices, whatever the first of them were about. They may do what
+-- their owner may, and know their tables by themselves: whoever feeds the queue need not know that it is looked at.
+SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
 -- Parcels have come: all that is in them waits.
 CREATE FUNCTION ehr_mirror_parcels() RETURNS trigger LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off AS $$
 BEGIN
     INSERT INTO ehr_sync_status (
         id, seq, table_name, record_id, patient_id, template_id, sync_type, sync_status, retry_count, ehr_id,
@@ -606,12 +608,19 @@ BEGIN
            CASE WHEN coalesce(j.patient, p.patient) IS NULL THEN l.own_ehr_id WHEN j.patient IS NULL THEN p.ehr_id
                 ELSE j.ehr_id END, p.created_at, p.created_at
     FROM added AS p CROSS JOIN LATERAL ehr_jobs_of(p.jobs) AS j
-    LEFT JOIN ehr_manners AS m ON m.id = j.manner LEFT JOIN ehr_lanes AS l ON l.id = p.lane;
+    LEFT JOIN ehr_manners AS m ON m.id = j.manner LEFT JOIN ehr_lanes AS l ON l.id = p.lane
+    ON CONFLICT (id) DO UPDATE  -- where somebody has emptied the queue, and its numbers begin anew
+    SET seq = excluded.seq, table_name = excluded.table_name, record_id = excluded.record_id,
+        patient_id = excluded.patient_id, template_id = excluded.template_id, sync_type = excluded.sync_type,
+        sync_status = 'pending', retry_count = 0, error_message = NULL, ehrbase_composition_id = NULL,
+        ehr_id = excluded.ehr_id, created_at = excluded.created_at, processed_at = NULL,
+        updated_at = excluded.updated_at;
     RETURN NULL;
 END $$;
 -- Jobs have been laid out, which have a row; or are to be delivered once more, and have none.
 CREATE FUNCTION ehr_mirror_jobs() RETURNS trigger LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off AS $$
 BEGIN
     INSERT INTO ehr_sync_status (
         id, seq, table_name, record_id, patient_id, template_id, sync_type, sync_status, retry_count, error_message,
@@ -628,20 +637,26 @@ BEGIN
 END $$;
 -- Jobs have been tried, or decided about.
 CREATE FUNCTION ehr_mirror_tries() RETURNS trigger LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off AS $$
 BEGIN
     UPDATE ehr_sync_status AS s
     SET sync_status = ehr_status_of(j.state), retry_count = j.attempts,
-        error_message = nullif(concat_ws(': ', j.error_class, j.error_message), ''),
+        error_message = nullif(concat_ws(': ', j.error_class, j.error_message), ''), record_id = j.record_key,
+        patient_id = CASE WHEN j.patient IS NULL THEN s.patient_id ELSE nullif(j.patient, '') END,
         updated_at = coalesce(j.updated_at, j.created_at)
     FROM changed AS j
-    WHERE s.id = j.lane || '.' || j.seq AND (s.sync_status, s.retry_count, s.error_message) IS DISTINCT FROM (
-        ehr_status_of(j.state), j.attempts, nullif(concat_ws(': ', j.error_class, j.error_message), ''));
+    WHERE s.id = j.lane || '.' || j.seq
+      AND (s.sync_status, s.retry_count, s.error_message, s.record_id, s.patient_id) IS DISTINCT FROM (
+          ehr_status_of(j.state), j.attempts, nullif(concat_ws(': ', j.error_class, j.error_message), ''), j.record_key,
+          CASE WHEN j.patient IS NULL THEN s.patient_id ELSE nullif(j.patient, '') END);
     RETURN NULL;
 END $$;
--- Jobs are over. Of those that were merged into others nothing is left: these say what became of both.
+-- Jobs are over, or what is kept of them is other. Of those that were merged into others nothing is left: these say
+-- what became of both.
 CREATE FUNCTION ehr_mirror_done() RETURNS trigger LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off AS $$
 BEGIN
     DELETE FROM ehr_sync_status WHERE id IN (SELECT lane || '.' || seq FROM added WHERE state = 'merged');
     INSERT INTO ehr_sync_status AS s
@@ -651,16 +666,27 @@ BEGIN
            j.finished_at, coalesce(j.updated_at, j.finished_at, j.created_at)
     FROM added AS j WHERE j.state <> 'merged'
     ON CONFLICT (id) DO UPDATE
-    SET sync_status = excluded.sync_status, retry_count = excluded.retry_count, error_message = excluded.error_message,
+    SET record_id = excluded.record_id, patient_id = excluded.patient_id, sync_status = excluded.sync_status,
+        retry_count = excluded.retry_count, error_message = excluded.error_message,
         ehrbase_composition_id = excluded.ehrbase_composition_id, ehr_id = excluded.ehr_id,
         processed_at = excluded.processed_at, updated_at = excluded.updated_at;
     RETURN NULL;
 END $$;
 -- What was finished long ago has been let go.
 CREATE FUNCTION ehr_mirror_gone() RETURNS trigger LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off AS $$
 BEGIN
     DELETE FROM ehr_sync_status WHERE id IN (SELECT lane || '.' || seq FROM gone);
+    RETURN NULL;
+END $$;
+-- A lane says otherwise whose its jobs are: who is erased there is erased here.
+CREATE FUNCTION ehr_mirror_patients() RETURNS trigger LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off AS $$
+BEGIN
+    UPDATE ehr_sync_status SET patient_id = new.patient
+    WHERE id >= new.id || '.' AND id < new.id || '/' AND patient_id IS NOT DISTINCT FROM old.patient;
     RETURN NULL;
 END $$;
 
@@ -695,7 +721,9 @@ BEGIN
         DROP TRIGGER ehr_mirror_jobs ON ehr_jobs;
         DROP TRIGGER ehr_mirror_tries ON ehr_jobs;
         DROP TRIGGER ehr_mirror_done ON ehr_jobs_done;
+        DROP TRIGGER ehr_mirror_altered ON ehr_jobs_done;
         DROP TRIGGER ehr_mirror_gone ON ehr_jobs_done;
+        DROP TRIGGER ehr_mirror_patients ON ehr_lanes;
     ELSE
         CREATE TRIGGER ehr_mirror_parcels AFTER INSERT ON ehr_parcels
             REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION ehr_mirror_parcels();
@@ -705,6 +733,10 @@ BEGIN
             REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION ehr_mirror_tries();
         CREATE TRIGGER ehr_mirror_done AFTER INSERT ON ehr_jobs_done
             REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION ehr_mirror_done();
+        CREATE TRIGGER ehr_mirror_altered AFTER UPDATE ON ehr_jobs_done
+            REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION ehr_mirror_done();
+        CREATE TRIGGER ehr_mirror_patients AFTER UPDATE OF patient ON ehr_lanes FOR EACH ROW
+            WHEN (old.patient IS DISTINCT FROM new.patient) EXECUTE FUNCTION ehr_mirror_patients();
         CREATE TRIGGER ehr_mirror_gone AFTER DELETE ON ehr_jobs_done
             REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION ehr_mirror_gone();
         INSERT INTO ehr_sync_status

@@ -36,6 +36,7 @@ from replicator.ehr.parts import (
 )
 from replicator.ehr.used import used_columns
 from replicator.ehr.written import Keys, Written
+from replicator.errors import ConfigError
 from replicator.text.file import read
 from replicator.text.nodes import Entry, dotted
 
@@ -63,7 +64,17 @@ def load_mapping(path: Path) -> RecordMapping:
 
 def mapping_of(config: Config) -> RecordMapping | None:
     """The mapping of a configuration, where there is a record system to feed."""
-    return None if config.ehr.url is None else load_mapping(config.ehr.mapping_path)
+    if config.ehr.url is None:
+        return None
+    mapping = load_mapping(config.ehr.mapping_path)
+    schema, is_in_source = config.storage.schema_name, config.storage_dsn == config.source_dsn
+    for table in mapping.tables.values():
+        if is_in_source and table.table.partition(".")[0] == schema:
+            raise ConfigError(
+                f"{mapping.file}: {table.table} is a table of the storage: each job would make another",
+                "Map the tables of the application.",
+            )
+    return mapping
 
 
 def parse_mapping(text: str, file: str) -> RecordMapping:

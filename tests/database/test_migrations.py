@@ -46,21 +46,24 @@ def catalogue(connection: psycopg.Connection, schema: str) -> list[tuple[str, ..
     """Everything a schema holds, as text that does not name the schema."""
     connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(schema)))
     rows = connection.execute(_CATALOGUE, {"schema": schema}).fetchall()
-    return [tuple(str(value).replace(f"{schema}.", "") for value in row) for row in rows]
+    return [
+        tuple(str(value).replace(f"{schema}.", "").replace(f"'{schema}'", "") for value in row)
+        for row in rows
+    ]
 
 
 async def test_migrations_arrive_at_schema_sql(database: Database) -> None:
     await migrate(database.owner_dsn, "by_steps", known=migrations())
-    await migrate(database.owner_dsn, "new")
+    await migrate(database.owner_dsn, "all_new")
     with psycopg.connect(database.owner_dsn, autocommit=True) as connection:
         connection.execute("CREATE SCHEMA at_once")
         connection.execute("SET search_path TO at_once")
         connection.execute((queries.house("sql") / "schema.sql").read_bytes())
         steps, once = catalogue(connection, "by_steps"), catalogue(connection, "at_once")
-        new = catalogue(connection, "new")
+        new = catalogue(connection, "all_new")
         history = "SELECT number, name FROM {}.migrations ORDER BY number"
         histories = [
-            connection.execute(history.format(name).encode()).fetchall() for name in ("by_steps", "new")
+            connection.execute(history.format(name).encode()).fetchall() for name in ("by_steps", "all_new")
         ]
     assert steps == once == new
     assert histories[0] == histories[1] and len(histories[0]) == len(migrations())

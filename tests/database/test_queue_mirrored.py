@@ -13,15 +13,21 @@ import pytest
 from click.testing import CliRunner
 
 from replicator.cli import main
+from replicator.config import load
 from replicator.database import connected, pooled
 from replicator.ehr.lanes_taken import Lanes
+from replicator.ehr.mapping import mapping_of
+from replicator.ehr.queue import append
 from replicator.ehr.queue_mirrored import Mirrored, mirror
 from replicator.ehr.queue_people import Action, Chosen, JobId, decide
 from replicator.ehr.sandbox.server import Sandbox
+from replicator.errors import ConfigError
 from tests.database.queued import (
+    MAPPING,
     Clinic,
     Worker,
     delivered,
+    forget,
     prepared,
     reading,
     sandbox_with_template,
@@ -116,13 +122,58 @@ async def test_what_is_let_go_is_let_go_of_there_as_well(
     assert database.execute("SELECT patient_id FROM replicator.ehr_sync_status") == [("p1",)]
 
 
+async def test_who_feeds_need_not_know_of_it(clinic: Clinic, database: Database) -> None:
+    """Neither has to own anything, nor to have rights that came with it."""
+    feeder = f"feeder_{database.name}"
+    database.execute(f"""CREATE ROLE "{feeder}"; GRANT USAGE ON SCHEMA replicator TO "{feeder}";
+        GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA replicator TO "{feeder}";
+        GRANT USAGE ON ALL SEQUENCES IN SCHEMA replicator TO "{feeder}";
+        REVOKE ALL ON replicator.ehr_sync_status FROM "{feeder}";
+        REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA replicator FROM PUBLIC;
+        GRANT EXECUTE ON FUNCTION replicator.ehr_jobs_of, replicator.ehr_key, replicator.ehr_row TO PUBLIC""")
+    await ask(database, is_kept=True)
+    try:
+        async with connected(database.owner_dsn, "feed", schema="replicator") as storage:
+            await storage.execute(f'SET ROLE "{feeder}"'.encode())
+            async with storage.transaction():
+                await append(storage, clinic.put("readings", reading("1")))
+    finally:
+        database.execute(f'DROP OWNED BY "{feeder}"; DROP ROLE "{feeder}"')
+    assert same(database) == 1
+
+
+async def test_numbers_that_begin_anew_are_no_hindrance(clinic: Clinic, database: Database) -> None:
+    await ask(database, is_kept=True)
+    await clinic.append(clinic.put("readings", reading("1")))
+    forget(database)
+    await clinic.append(clinic.put("readings", reading("2")))
+    assert same(database) == 1
+
+
+async def test_who_is_erased_is_erased_there_as_well(
+    clinic: Clinic, sandbox: Sandbox, database: Database, tmp_path: Path
+) -> None:
+    await ask(database, is_kept=True)
+    await clinic.append(clinic.put("readings", reading("1")), clinic.put("readings", reading("2", "p2")))
+    async with Worker(tmp_path, database, sandbox.url):
+        await delivered(database)
+    await clinic.append(clinic.put("readings", reading("3", "p2")), clinic.put("readings", reading("4")))
+    assert same(database) == 4
+    database.execute("UPDATE replicator.ehr_lanes SET patient = NULL WHERE patient = 'p2'")
+    database.execute(
+        "UPDATE replicator.ehr_jobs_done SET patient = NULL, record_key = '' WHERE patient = 'p2'"
+    )
+    assert same(database) == 4
+    assert sorted(row[2] or "" for row in database.execute(_PATIENTS)) == ["", "", "p1", "p1"]
+
+
 async def test_nobody_pays_for_it_who_has_not_asked(clinic: Clinic, database: Database) -> None:
     triggers = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'ehr%'"
     await clinic.append(clinic.put("readings", reading("1")))
     assert database.execute(MIRRORED) == [] and database.execute(triggers) == [(0,)]
     assert await ask(database, is_kept=True) == (True, 1)
     assert await ask(database, is_kept=True) == (False, 1)
-    assert database.execute(triggers) == [(5,)]
+    assert database.execute(triggers) == [(7,)]
     await clinic.append(clinic.put("readings", reading("2")))
     assert same(database) == 2
     assert await ask(database, is_kept=False) == (True, 0)
@@ -144,7 +195,7 @@ async def test_it_is_asked_for_while_everything_goes_on(
         feeding = asyncio.create_task(feed())
         for is_kept in (True, False, True, False, True):
             await asyncio.sleep(0.1)
-            assert (await ask(database, is_kept=is_kept)).is_new
+            assert (await ask(database, is_kept=is_kept)).has_changed
         await feeding
         await delivered(database)
     assert same(database) == 150
@@ -166,7 +217,7 @@ async def test_a_person_says_so(
     assert "1 row, as before\n" in await asyncio.to_thread(told, config)
     assert await asyncio.to_thread(told, config, "--off", "--json") == {
         "is_kept": False,
-        "is_new": True,
+        "has_changed": True,
         "rows": 0,
     }
     assert (
@@ -186,3 +237,10 @@ async def test_where_no_app_could_get_it_it_is_not_kept(
     await asyncio.to_thread(told, config, "--off")
     assert "storage is not in the source's database" in await asyncio.to_thread(told, config, code=2)
     assert database.execute("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'ehr%'") == [(0,)]
+
+
+def test_a_job_about_jobs_would_never_end(database: Database, tmp_path: Path) -> None:
+    mapping = MAPPING.replace("  readings:", "  replicator.ehr_sync_status:", 1)
+    config = load(write_config(tmp_path, database, "http://127.0.0.1:1", mapping=mapping), {})
+    with pytest.raises(ConfigError, match=r"replicator\.ehr_sync_status is a table of the storage"):
+        mapping_of(config)

@@ -183,7 +183,7 @@ async def test_what_became_of_each_job_comes_to_whom_rules_say(
     told = ["check", "--config", str(config)]
     assert "and nobody keeps it" in (await asyncio.to_thread(CliRunner().invoke, main, told)).stdout
     async with connected(database.dsn, "mirror", schema="replicator") as storage:
-        assert (await mirror(storage, is_kept=True)).is_new
+        assert (await mirror(storage, is_kept=True)).has_changed
     assert "and nobody keeps it" not in (await asyncio.to_thread(CliRunner().invoke, main, told)).stdout
     told = ["publication", "plan", "--config", str(config)]
     plan = (await asyncio.to_thread(CliRunner().invoke, main, told)).stdout
