@@ -240,7 +240,8 @@ async def test_where_no_app_could_get_it_it_is_not_kept(
 
 
 def test_a_job_about_jobs_would_never_end(database: Database, tmp_path: Path) -> None:
-    mapping = MAPPING.replace("  readings:", "  replicator.ehr_sync_status:", 1)
-    config = load(write_config(tmp_path, database, "http://127.0.0.1:1", mapping=mapping), {})
+    config = load(write_config(tmp_path, database, "http://127.0.0.1:1"), {})
+    assert mapping_of(config) is not None
+    config.ehr.mapping_path.write_text(MAPPING.replace("  readings:", "  replicator.ehr_sync_status:", 1))
     with pytest.raises(ConfigError, match=r"replicator\.ehr_sync_status is a table of the storage"):
         mapping_of(config)

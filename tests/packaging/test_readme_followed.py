@@ -47,6 +47,7 @@ async def test_the_readme_leads_from_nothing_to_a_service(
         await serves(person, children, server)
         await delivers(person, children, server, sandbox)
         await decides(person, children, server)
+        await mirrors(person, children, server)
 
 
 def build_clinic(server: Server) -> None:
@@ -142,7 +143,7 @@ def first_line(url: str, token: str) -> dict[str, Any]:
 
 async def delivers(person: Person, children: StartChild, server: Server, sandbox: Sandbox) -> None:
     """What was there, and what comes, as compositions."""
-    setting, _ = blocks("sh", "Connect an openEHR server")
+    setting, *_ = blocks("sh", "Connect an openEHR server")
     await furnish(sandbox, server, setting.text)
     shutil.copy(_OPT, person.at / "vital_signs.opt")
     said = await person.types(setting.text)
@@ -174,14 +175,14 @@ async def decides(person: Person, children: StartChild, server: Server) -> None:
     await asyncio.to_thread(wait_until, lambda: len(ask(server, waiting)) == 1)
     (job,) = ask(server, waiting)
     person.says |= {"--patient 7 ": f"--patient {user} ", "4611686018427387904.17": job}
-    _, deciding = blocks("sh", "Connect an openEHR server")
+    _, deciding, _ = blocks("sh", "Connect an openEHR server")
     said = await person.types(deciding.text, {"queue": "y\n"})
     ends = (
         "0 jobs",
         "1",
         "retry: 0 jobs",
-        "skip: 1 jobs",
-        "park: 1 jobs",
+        "skip: 1 job",
+        "park: 1 job",
         "replay: 4 jobs",
         "rebuild: 5 rows",
     )
@@ -192,4 +193,16 @@ async def decides(person: Person, children: StartChild, server: Server) -> None:
     running = await started(person, children, "work")
     await person.types(f"replicator queue retry --patient {user} --why 'it was me' --yes")
     await asyncio.to_thread(wait_until, lambda: ask(server, IN_RECORD, "record") == ["5"])
+    await ended(running)
+
+
+async def mirrors(person: Person, children: StartChild, server: Server) -> None:
+    """What became of each change is sent to the app of whom it is about."""
+    _, _, mirroring = blocks("sh", "Connect an openEHR server")
+    running = await started(person, children, "replicate", "serve", "work")
+    said = await person.types(mirroring.text)
+    assert "in force" in str(said)
+    told = "SELECT count(*)::text FROM replicator.ehr_sync_status"
+    sent = "SELECT count(DISTINCT object_id)::text FROM replicator.ops WHERE object_type = 'ehr_sync_status'"
+    await asyncio.to_thread(wait_until, lambda: ask(server, sent) == ask(server, told) != ["0"])
     await ended(running)
