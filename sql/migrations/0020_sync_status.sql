@@ -129,6 +129,9 @@ BEGIN
     WHERE id >= new.id || '.' AND id < new.id || '/' AND patient_id IS NOT DISTINCT FROM old.patient;
     RETURN NULL;
 END $$;
+-- Whoever could hang them onto a table of their own could say what became of anybody's jobs.
+REVOKE EXECUTE ON FUNCTION ehr_mirror_parcels(), ehr_mirror_jobs(), ehr_mirror_tries(), ehr_mirror_done(),
+    ehr_mirror_gone(), ehr_mirror_patients() FROM PUBLIC;
 
 -- Have `ehr_sync_status` kept from now on, or no more; whether that is new. Nobody appends or records meanwhile.
 CREATE FUNCTION ehr_mirror(is_kept boolean) RETURNS boolean LANGUAGE plpgsql AS $$

@@ -142,6 +142,13 @@ async def test_who_feeds_need_not_know_of_it(clinic: Clinic, database: Database)
     assert same(database) == 1
 
 
+async def test_nobody_else_can_say_what_became_of_jobs(clinic: Clinic, database: Database) -> None:
+    """What does as its owner may would do it for whoever hangs it onto a table of theirs."""
+    found = database.execute("""SELECT count(*), bool_or(has_function_privilege('public', oid, 'EXECUTE'))
+        FROM pg_proc WHERE pronamespace = 'replicator'::regnamespace AND prosecdef""")
+    assert found == [(6, False)]
+
+
 async def test_numbers_that_begin_anew_are_no_hindrance(clinic: Clinic, database: Database) -> None:
     await ask(database, is_kept=True)
     await clinic.append(clinic.put("readings", reading("1")))
