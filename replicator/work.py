@@ -47,6 +47,8 @@ from replicator.wal.source import printing
 _q = queries.load("queue")
 
 _STORAGE_CONNECTIONS, _SOURCE_CONNECTIONS = 4, 2
+#: Of each lane that is at work, so many jobs are recorded at once.
+_RECORDED = 4
 #: Who empties the queue looks again after so long, also if nobody says anything.
 _LOOK_S = 1.0
 #: How often what was finished long ago is looked for, and how much of it goes at once.
@@ -137,8 +139,9 @@ class Worker:
         self, lanes: Lanes, delivery: Delivery, holds: Holds, pace: Pace, atomic: Collection[str] = ()
     ) -> None:
         self.lanes, self.holds, self.pace = lanes, holds, pace
-        # Where few lanes are at work, nothing waits for anything.
-        self.recorder = Recorder(lanes.record, lambda: self.busy // 2)
+        # Where few lanes are at work, nothing waits for anything; where many are, a statement for every few
+        # of their jobs costs a processor as much as sending these does.
+        self.recorder = Recorder(lanes.record, lambda: _RECORDED * (self.busy - 2))
         self.work = Work(lanes, delivery, holds, self.recorder, atomic)
         self.wake = asyncio.Event()
         #: How many lanes may be at work here.

@@ -1,8 +1,8 @@
 """Reports of many lanes, as they come → few statements.
 
 A statement costs storage about the same, however many reports are in it. So they wait for each other until
-there are enough of them, or one has waited long enough; what arrives while one statement is under way goes
-into the next.
+there are enough of them, one has waited long enough, or somebody waits for it; what arrives while one
+statement is under way goes into the next.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from replicator.marks import mark
 
 #: Records all of it, and answers which lanes were still ours.
 Store = Callable[[Sequence[Report]], Awaitable[set[int]]]
-#: For so long a report waits for others.
-_LINGER_S = 0.02
+#: For so long a report waits for others. Nobody is kept from anything by that: who is, says so.
+_LINGER_S = 0.05
 
 
 class _Lane:
@@ -75,6 +75,11 @@ class Recorder:
         elif self._waiting is None:
             self._waiting = loop.call_later(_LINGER_S, self._is_due.set)
         return future
+
+    def hurry(self) -> None:
+        """Somebody waits for one of those that were noted: record them now."""
+        if self._next:
+            self._is_due.set()
 
     async def run(self) -> None:
         """Record, until ended or failed; whoever waits fails with it."""

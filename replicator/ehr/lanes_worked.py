@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -59,12 +59,14 @@ class _Memory:
     #: What is being recorded of each.
     noted: dict[str, asyncio.Future[bool]] = field(default_factory=dict)
 
-    async def recall(self, task: Task) -> Task | None:
+    async def recall(self, task: Task, hurry: Callable[[], None]) -> Task | None:
         """The job with what is known by now; None if the lane turns out not to be ours."""
         name = task.job.composition
         # A later version is only sent once it is certain that the earlier one will not be sent again.
-        if name is not None and name in self.noted and not await self.noted.pop(name):
-            return None
+        if name is not None and (noted := self.noted.pop(name, None)) is not None:
+            hurry()
+            if not await noted:
+                return None
         return replace(task, known=self.known[name]) if name is not None and name in self.known else task
 
     def due(self) -> list[_Over]:
@@ -140,7 +142,7 @@ class Work:
         for task in tasks:
             if set_aside(lane, task, instead) is not None:
                 continue
-            if (recalled := await memory.recall(task)) is None:
+            if (recalled := await memory.recall(task, self._recorder.hurry)) is None:
                 return None
             before = [each for each in lane.tasks if instead.get(each.seq) is task] if instead else []
             found.append(as_first(recalled, before))

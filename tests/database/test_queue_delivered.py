@@ -100,6 +100,19 @@ async def test_versions_that_may_be_merged_are_delivered_as_the_newest(
     assert (version[0], float(version[3])) == (1, 72.0)
 
 
+async def test_a_later_version_does_not_wait_until_the_earlier_is_recorded_with_others(
+    clinic: Clinic, sandbox: Sandbox, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("replicator.ehr.lanes_recorded._LINGER_S", 3600.0)
+    lanes = range(Pace().concurrency)
+    for rate in (70, 71, 72):
+        await clinic.append(*(clinic.put("readings", reading(str(n), f"p{n}", rate=rate)) for n in lanes))
+    async with Worker(tmp_path, database, sandbox.url):
+        await delivered(database)
+    found = [[float(version[3]) for version in each] for each in held(database).values()]
+    assert found == [[70.0, 71.0, 72.0]] * len(lanes)
+
+
 @pytest.mark.parametrize("table", ["merging", "readings"])
 async def test_a_row_that_was_there_before_does_not_undo_a_change_that_was_queued_first(
     clinic: Clinic, sandbox: Sandbox, database: Database, tmp_path: Path, table: str

@@ -65,6 +65,21 @@ async def test_what_nobody_joins_is_recorded_nonetheless() -> None:
     assert stored.statements == [[report(1, 1)]]
 
 
+async def test_what_somebody_waits_for_is_recorded_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replicator.ehr.lanes_recorded._LINGER_S", 3600.0)
+    stored = Stored()
+    recorder = Recorder(stored, lambda: 1000)
+    running = asyncio.ensure_future(recorder.run())
+    recorder.hurry()
+    first, second = recorder.note(report(1, 1)), recorder.note(report(2, 1))
+    recorder.hurry()
+    async with asyncio.timeout(60):
+        assert [await first, await second] == [True, True]
+    assert stored.statements == [[report(1, 1), report(2, 1)]], "and nothing where there was nothing"
+    running.cancel()
+    await asyncio.wait({running})
+
+
 async def test_what_comes_while_a_statement_is_under_way_goes_into_the_next() -> None:
     stored, under_way, may_end = Stored(), asyncio.Event(), asyncio.Event()
 
