@@ -60,7 +60,7 @@ _PATIENTS, _AT_ONCE = 200, 16
 
 def deliver(bench: Bench) -> Iterator[Result]:
     """The same compositions for the same patients, to a sandbox that is a process of its own."""
-    count = bench.count(3000, 500)
+    count = bench.count(8000, 500)
     ours: list[float] = []
     alone: list[float] = []
     for run in bench.each(f"deliver: {count:,} compositions"):
@@ -69,8 +69,12 @@ def deliver(bench: Bench) -> Iterator[Result]:
             with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as sandbox:
                 assert sandbox.stdin is not None and sandbox.stdout is not None, "both are pipes"
                 url = sandbox.stdout.readline().decode().strip()
-                alone.append(count / asyncio.run(_alone(url, _jobs(count, "alone"))))
-                ours.append(count / asyncio.run(_delivered(dsn, url, _jobs(count, "bench"))))
+                # The one that comes second finds a fuller sandbox, and each machine has its moods.
+                for is_ours in (run % 2 == 0, run % 2 == 1):
+                    if is_ours:
+                        ours.append(count / asyncio.run(_delivered(dsn, url, _jobs(count, "bench"))))
+                    else:
+                        alone.append(count / asyncio.run(_alone(url, _jobs(count, "alone"))))
                 sandbox.stdin.close()
     yield Result("deliver", ours, "compositions/s", "its HTTP client alone", alone, at_least(0.8))
 
