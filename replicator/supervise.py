@@ -70,6 +70,7 @@ from replicator.rules.met import Met
 from replicator.rules.model import Rules
 from replicator.rules.route import Router
 from replicator.wal.lsn import Lsn
+from replicator.wal.own import require_foreign
 from replicator.wal.preflight import require_ours, require_ready, require_unread
 from replicator.wal.slots import Blocker, create_slot
 from replicator.wal.source import Slot, drop_slot, find_slot, identify, is_held_up, printing, sender_timeout_s
@@ -263,7 +264,9 @@ async def _open(stack: AsyncExitStack, config: Config, store: Connection, given:
     clinic = await opened(connected(printing(config.source_dsn), "copy"))
     mapped = tables_of(given.mapping)
     names = await rules.names(store, source.slot)
-    await require_ready(clinic, source.publication, sorted({*names, *mapped}))
+    if await position(store, source.slot) is None:
+        require_foreign(names, schema)
+    await require_ready(clinic, source.publication, sorted({*names, *mapped}), schema)
     numbers = Numbers(await opened(connected(config.storage_dsn, "numbers", schema=schema)))
     writer = await open_or_begin(store, clinic, config, numbers)
     await numbers.read()
@@ -279,6 +282,7 @@ async def _open(stack: AsyncExitStack, config: Config, store: Connection, given:
         force.kept,
         force.new,
         mapped,
+        schema,
     )
     copies = Copies(wanted)
     router = Router(force.rules, beside=force.beside)

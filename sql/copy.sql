@@ -119,11 +119,12 @@ SELECT pg_catalog.has_schema_privilege(relnamespace, 'USAGE'), pg_catalog.has_ta
 FROM pg_catalog.pg_class WHERE oid = %(oid)s::oid
 
 -- name: tables_like
--- The tables that a name of the rules means; partitions go by the name of their table.
+-- The tables that a name of the rules means; partitions go by the name of their table, and tables of storage only by
+-- their own.
 SELECT n.nspname, c.relname FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname LIKE %(namespace)s::text AND c.relname LIKE %(name)s::text AND c.relkind IN ('r', 'p')
-  AND (NOT c.relispartition OR %(is_exact)s::boolean)
+  AND (NOT c.relispartition AND n.nspname <> %(storage_schema)s::text OR %(is_exact)s::boolean)
 ORDER BY 1, 2
 
 -- name: write_mark

@@ -23,9 +23,10 @@ from replicator.buckets.tables import (
 )
 from replicator.copying.copies import FOR_JOBS, Copies, Refused, Restarted
 from replicator.database import Connection, rows
-from replicator.errors import SourceUnready, TableReentered
+from replicator.errors import OldUnready, SourceUnready, TableReentered
 from replicator.marks import mark
 from replicator.wal.names import qualify
+from replicator.wal.own import require_foreign
 from replicator.wal.preflight import find_missing
 from replicator.wal.snapshot import (
     Moved,
@@ -127,14 +128,14 @@ class Copier:
     async def _look(self, first: bool = False) -> None:
         """Compare the source's catalogue with what we know of it."""
         wanted, tables = self._wanted, self._copies.tables
-        found = {
-            table.relation.oid: table
-            for table in await read_tables(self._source, wanted.publication, wanted.every)
-        }
+        there = await read_tables(self._source, wanted.publication, wanted.every)
+        # A publication of everything, and a name that may mean anything, mean nothing of what we write.
+        read = [table for table in there if wanted.reads(table.relation.namespace, table.relation.name)]
+        found = {table.relation.oid: table for table in read}
         await self._meet(list(found.values()))
         self._copies.partitioned = frozenset(oid for oid, table in found.items() if table.kind == "p")
         self._copies.catalogue = found.copy()  # from which the stream strikes what it finds otherwise
-        missing = await self._find_missing(list(found.values()))
+        missing = await self._find_missing(there)
         if first and missing:
             mark("table missing", level=logging.WARNING, tables=", ".join(missing))
         asked = await load(self._storage, wanted.slot)
@@ -215,14 +216,21 @@ class Copier:
         """Tables that are not there: reason enough to stay with the set in force, if there is one."""
         wanted, source = self._wanted, self._source
         if wanted.kept is None:
-            return await find_missing(source, wanted.publication, wanted.every, found)
+            require_foreign(wanted.tables, wanted.storage_schema)
+            return await find_missing(source, wanted.publication, wanted.every, found, wanted.storage_schema)
         try:
-            missing = await find_missing(source, wanted.publication, wanted.new, found)
+            require_foreign(wanted.new, wanted.storage_schema)
+            missing = await find_missing(source, wanted.publication, wanted.new, found, wanted.storage_schema)
         except SourceUnready as error:
             raise Refused(error.what) from error
         if missing:
             raise Refused(f"the source has no table {', '.join(missing)}")
-        return await find_missing(source, wanted.publication, [*wanted.kept, *wanted.mapped], found)
+        try:
+            require_foreign(wanted.kept, wanted.storage_schema)
+        except SourceUnready as error:
+            raise OldUnready(error.what, error.hint) from error
+        old = [*wanted.kept, *wanted.mapped]
+        return await find_missing(source, wanted.publication, old, found, wanted.storage_schema)
 
     @contextmanager
     def _for_new(self, table: Table) -> Iterator[None]:

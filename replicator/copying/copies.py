@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from replicator.buckets.deploy import RuleCopy
 from replicator.buckets.tables import TableState
-from replicator.wal.names import matches
+from replicator.wal.own import is_meant
 from replicator.wal.snapshot import Table
 from replicator.wal.window import Key, Merged, Windows
 
@@ -38,6 +38,8 @@ class Wanted:
     new: Sequence[tuple[str, str]] = ()
     #: Those whose rows become jobs for the record system.
     mapped: Sequence[tuple[str, str]] = ()
+    #: Where we store all this.
+    storage_schema: str = ""
 
     @property
     def every(self) -> tuple[tuple[str, str], ...]:
@@ -45,21 +47,20 @@ class Wanted:
 
     def for_rules(self, namespace: str, name: str) -> int | None:
         """The set in preparation, if only that one reads this table; FOR_JOBS if none does."""
-        if not _names(self.tables, namespace, name):
+        if not self._names(self.tables, namespace, name):
             return FOR_JOBS
-        is_kept = self.kept is None or _names(self.kept, namespace, name)
+        is_kept = self.kept is None or self._names(self.kept, namespace, name)
         return None if is_kept else self.preparing
 
     def is_new(self, namespace: str, name: str) -> bool:
         """Whether what is new in the set in preparation reads this table."""
-        return _names(self.new, namespace, name)
+        return self._names(self.new, namespace, name)
 
     def reads(self, namespace: str, name: str) -> bool:
-        return _names(self.every, namespace, name)
+        return self._names(self.every, namespace, name)
 
-
-def _names(names: Sequence[tuple[str, str]], namespace: str, name: str) -> bool:
-    return any(matches(n, namespace) and matches(t, name) for n, t in names)
+    def _names(self, names: Sequence[tuple[str, str]], namespace: str, name: str) -> bool:
+        return is_meant(names, namespace, name, self.storage_schema)
 
 
 class Restarted(Exception):

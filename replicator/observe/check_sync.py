@@ -43,7 +43,7 @@ async def check_sync(config: Config, rules: Rules, environ: Mapping[str, str], u
     try:
         async with connected(config.source_dsn, "check") as source, source.transaction():
             await be_harmless(source)
-            seen = await see(source, rules, config.source.publication)
+            seen = await see(source, rules, config.source.publication, config.storage.schema_name)
             found += _never_equal(config, columns, seen)
             if user is not None:
                 found += await _unknown(source, config, columns, seen, user)

@@ -112,7 +112,7 @@ async def expecting(config: Config, rules: Rules) -> AsyncIterator[Source]:
     """The source, for as long as this is open."""
     async with connected(printing(config.source_dsn), "verify") as source:
         async with source.transaction():
-            seen = await see(source, rules, config.source.publication)
+            seen = await see(source, rules, config.source.publication, config.storage.schema_name)
         oids = {column.type_oid for table in seen.tables for column in table.relation.columns}
         types = BUILT_IN.with_types(await read_types(source, BUILT_IN.unknown(oids)))
         yield Source(

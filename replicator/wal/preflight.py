@@ -19,7 +19,9 @@ _q = queries.load("source")
 _copy = queries.load("copy")
 
 
-async def require_ready(source: Connection, publication: str, wanted: Sequence[tuple[str, str]]) -> None:
+async def require_ready(
+    source: Connection, publication: str, wanted: Sequence[tuple[str, str]], storage_schema: str
+) -> None:
     """Refuse a server that does not log what we need, and a publication that lacks a table of the rules."""
     level = (await rows(source, _q.wal_level))[0][0]
     if level != "logical":
@@ -28,7 +30,8 @@ async def require_ready(source: Connection, publication: str, wanted: Sequence[t
             "ALTER SYSTEM SET wal_level = logical;  -- and restart the server",
         )
     await require_publication(source, publication, wanted)
-    await find_missing(source, publication, wanted, await read_tables(source, publication, wanted))
+    there = await read_tables(source, publication, wanted)
+    await find_missing(source, publication, wanted, there, storage_schema)
 
 
 async def require_ours(source: Connection, name: str, slot: Slot) -> None:
@@ -76,7 +79,11 @@ async def require_publication(
 
 
 async def find_missing(
-    source: Connection, publication: str, wanted: Sequence[tuple[str, str]], found: Sequence[Table]
+    source: Connection,
+    publication: str,
+    wanted: Sequence[tuple[str, str]],
+    found: Sequence[Table],
+    storage_schema: str,
 ) -> list[str]:
     """Tables of the rules that do not exist; refuses one that does, and is not published: a silent gap."""
     published = {(table.relation.namespace, table.relation.name) for table in found}
@@ -86,7 +93,12 @@ async def find_missing(
             continue
         is_exact = not (namespace.endswith("%") or name.endswith("%"))
         there = await rows(
-            source, _copy.tables_like, namespace=like(namespace), name=like(name), is_exact=is_exact
+            source,
+            _copy.tables_like,
+            namespace=like(namespace),
+            name=like(name),
+            is_exact=is_exact,
+            storage_schema=storage_schema,
         )
         unpublished = [qualify(*table) for table in there if tuple(table) not in published]
         if unpublished:

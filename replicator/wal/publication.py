@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from replicator.wal.catalogue import Catalogue, Need, Publication, Table
 from replicator.wal.finding import Finding
 from replicator.wal.names import qualify, quote
+from replicator.wal.own import WHY, is_own
 from replicator.wal.rights import judge_role
 from replicator.wal.tables import SENDS_GENERATED, judge_table, publishable
 
 OPERATIONS = ("insert", "update", "delete", "truncate")
 #: What a person decides about and runs at a time of their choosing: it locks or rewrites a table for long.
 BY_HAND = frozenset({"table.key", "table.unlogged"})
+#: What keeps a table out of the plan.
+_UNFIT = frozenset({"table.unlogged", "table.missing", "table.kind", "table.own"})
 #: How many names a sentence lists.
 _SHOWN = 6
 
@@ -27,9 +30,11 @@ def judge_publication(
     catalogue: Catalogue, needs: Sequence[Need], name: str, storage_schema: str, *, whole_rows: bool = False
 ) -> list[Finding]:
     """What the publication and its tables lack, in the order in which to mend it."""
-    needs = [need for need in needs if need.is_followed]
+    followed = [need for need in needs if need.is_followed]
+    needs = [need for need in followed if not is_own(need.namespace, need.name, storage_schema)]
     fit = [table for need in needs if (table := publishable(catalogue, need, name, whole_rows=whole_rows))]
-    found = [*_generated(catalogue, fit, name)]
+    found = [_own(need) for need in followed if need not in needs]
+    found += _generated(catalogue, fit, name)
     for need in needs:
         found += judge_table(catalogue, need, name, whole_rows=whole_rows)
     # The tables one after the other, but each kind of remedy together.
@@ -56,6 +61,11 @@ _ORDER = {
     "table.key": 4,
     "table.identity": 5,
 }
+
+
+def _own(need: Need) -> Finding:
+    what = f"{need.label} is a table of the storage, which nobody can follow"
+    return Finding("error", "table.own", need.label, what, WHY)
 
 
 def _generated(catalogue: Catalogue, tables: Sequence[Table], name: str) -> Iterable[Finding]:
@@ -211,7 +221,7 @@ def plan_publication(
     """The statements to run; a table that has to be mended by hand first is left out of them."""
     everything = judge_publication(catalogue, needs, name, storage_schema, whole_rows=whole_rows)
     problems = [one for one in everything if one.level == "error" and (one.code in BY_HAND or not one.sql)]
-    unfit = {one.about for one in problems if one.code in ("table.unlogged", "table.missing", "table.kind")}
+    unfit = {one.about for one in problems if one.code in _UNFIT}
     ready = [need for need in needs if need.label not in unfit]
     mending = judge_publication(catalogue, ready, name, storage_schema, whole_rows=whole_rows)
     role = judge_role(catalogue, ready, storage_schema if with_storage else None) if with_role else []

@@ -35,7 +35,7 @@ from replicator.wal.messages import (
     Type,
     Update,
 )
-from replicator.wal.names import matches
+from replicator.wal.own import is_meant
 
 
 class Kind(Enum):
@@ -213,8 +213,7 @@ class Assembler:
         self._is_empty = False
 
     def _is_wanted(self, relation: Relation) -> bool:
-        place = relation.namespace, relation.name
-        return any(matches(n, place[0]) and matches(t, place[1]) for n, t in self._wanted or ())
+        return is_meant(self._wanted or (), relation.namespace, relation.name, self._own_schema)
 
     def _truncate(self, message: Truncate) -> None:
         current = self._open

@@ -82,7 +82,7 @@ async def test_no_row_that_is_equal_is_left_out(database: Database, dialect: Dia
             database.execute(f'INSERT INTO "values" (c{at}) VALUES ({value})')
     tried = narrowed = 0
     async with await psycopg.AsyncConnection.connect(printing(database.dsn), autocommit=True) as source:
-        [table] = (await see(source, RULES, "powersync")).tables
+        [table] = (await see(source, RULES, "powersync", "replicator")).tables
         oids = {column.type_oid for column in table.relation.columns}
         types = BUILT_IN.with_types(await read_types(source, BUILT_IN.unknown(oids)))
         read = await source.execute('SELECT * FROM "values"')
@@ -133,7 +133,7 @@ async def test_an_index_is_used(database: Database, name: str, value: Scalar) ->
     database.execute(f'CREATE TABLE "values" (id serial PRIMARY KEY, c {name})')
     database.execute('CREATE INDEX its_index ON "values" (c)')
     async with await psycopg.AsyncConnection.connect(database.owner_dsn, autocommit=True) as source:
-        [table] = (await see(source, RULES, "powersync")).tables
+        [table] = (await see(source, RULES, "powersync", "replicator")).tables
         where = is_one_of(Column("c"), [value], table.relation, BUILT_IN, EDITION_1)
         assert where is not None
         await source.execute("SET enable_seqscan = off")

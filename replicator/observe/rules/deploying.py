@@ -22,6 +22,7 @@ from replicator.observe.rules.validate import Validated, validate
 from replicator.rules.model import Rules
 from replicator.rules.parse import parse_rules
 from replicator.rules.versions import Versions, only_new, versioned, versions_of
+from replicator.wal.own import require_foreign
 from replicator.wal.snapshot import require_readable
 
 _q = queries.load("deploy")
@@ -79,6 +80,7 @@ async def planned(config: Config, path: Path) -> tuple[Validated, Plan | None]:
         await check_migrated(storage, config.storage.schema_name)
         known = await deploy.load(storage, config.source.slot)
     plan = _plan(validated, known)
+    require_foreign(plan.new.tables(), config.storage.schema_name)
     async with connected(config.source_dsn, "rules deploy") as source:
         for table in plan.tables:
             await require_readable(source, table.relation)

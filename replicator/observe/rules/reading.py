@@ -43,7 +43,7 @@ async def reading(config: Config, rules: Rules) -> AsyncIterator[Reading]:
         # Whoever waits for a table's lock makes others wait behind them.
         await source.execute("SET LOCAL lock_timeout = '3s'")
         now: float = (await rows(source, _q.now))[0][0]
-        seen = await see(source, rules, config.source.publication)
+        seen = await see(source, rules, config.source.publication, config.storage.schema_name)
         oids = {column.type_oid for table in seen.tables for column in table.relation.columns}
         types = BUILT_IN.with_types(await read_types(source, BUILT_IN.unknown(oids)))
         yield Reading(source, rules, seen, types, now)

@@ -12,6 +12,7 @@ from replicator.rules.doubts import types_of
 from replicator.rules.model import Rules, TableName
 from replicator.wal.messages import Column, Relation
 from replicator.wal.names import qualify, quote
+from replicator.wal.own import is_meant, is_own
 from replicator.wal.snapshot import read_tables
 
 _q = queries.load("rules")
@@ -59,11 +60,14 @@ class Seen(NamedTuple):
         return tuple(table.label for table in self.tables if not table.is_published)
 
 
-async def see(source: Connection, rules: Rules, publication: str) -> Seen:
+async def see(source: Connection, rules: Rules, publication: str, storage_schema: str) -> Seen:
     """Look up every table that the rules name."""
     names = rules.table_names()
-    found = await _read(source, names)
-    ordinary = [table for table in found if table.kind not in _KINDS]
+    meant = [(name.namespace or "public", name.name) for name in names]
+    there = await _read(source, names)
+    found = [table for table in there if is_meant(meant, *table.where, storage_schema)]
+    others = [(table.label, why) for table in found if (why := _why_not(table, storage_schema))]
+    ordinary = [table for table in found if _why_not(table, storage_schema) is None]
     published = {
         (one.relation.namespace, one.relation.name): one
         for one in await read_tables(source, publication, [table.where for table in ordinary])
@@ -75,8 +79,12 @@ async def see(source: Connection, rules: Rules, publication: str) -> Seen:
             table = SourceTable(one.relation, one.kind, one.key_at, True, one.row_filter)
         tables.append(table)
     missing = [str(name) for name in names if not any(name.matches(*table.where) for table in found)]
-    others = [(table.label, _KINDS[table.kind]) for table in found if table.kind in _KINDS]
     return Seen(tuple(tables), tuple(missing), tuple(others), await _known(source, found))
+
+
+def _why_not(table: SourceTable, storage_schema: str) -> str | None:
+    """Why it cannot be replicated; None if it can."""
+    return "a table of the storage" if is_own(*table.where, storage_schema) else _KINDS.get(table.kind)
 
 
 async def _known(source: Connection, found: Iterable[SourceTable]) -> Tables:

@@ -62,7 +62,7 @@ async def validate(path: Path, config: Config | None) -> Validated:
         name = config.source.publication
         async with connected(config.source_dsn, "rules validate") as source, source.transaction():
             await be_harmless(source)
-            seen = await see(source, rules, name)
+            seen = await see(source, rules, name, config.storage.schema_name)
             too_many = warning_of(await worst(source, rules, seen), config.sync.max_buckets)
         rules = load_rules(path, seen.known)
     except Problems as refused:
