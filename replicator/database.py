@@ -304,6 +304,11 @@ async def _plan(connection: Connection, schema: str, known: list[Migration]) -> 
             )
     applied: list[tuple[int, str]] = []
     if migrated:
+        for role, grants in await rows(connection, _q.who_may_not_read, schema=schema):
+            raise StorageUnready(
+                f"role {role} may not read the storage schema {schema}",
+                f"Let storage.dsn name the role that owns it. Who is only to look needs: {grants}",
+            )
         name = sql.Identifier(schema)
         await connection.execute(sql.SQL("SET search_path TO {}, pg_temp").format(name))
         applied = [(int(row[0]), str(row[1])) for row in await rows(connection, _q.applied)]

@@ -19,6 +19,16 @@ SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %(schema)s::text AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
 ORDER BY c.relname LIMIT 1
 
+-- name: who_may_not_read
+-- The role that we are, if it may not see the list, and what would let it: without the schema's USAGE, Postgres says
+-- that there is none.
+SELECT current_user::text, format(
+    'GRANT USAGE ON SCHEMA %%1$I TO %%2$I; GRANT SELECT ON ALL TABLES IN SCHEMA %%1$I TO %%2$I;',
+    n.nspname, current_user)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s::text AND c.relname = 'migrations' AND c.relkind = 'r'
+  AND NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'))
+
 -- name: applied
 SELECT number, name FROM migrations ORDER BY number
 

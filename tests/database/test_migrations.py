@@ -83,6 +83,22 @@ async def test_who_may_read_a_view_may_do_what_is_in_it(database: Database) -> N
         assert sorted(found) == [("ehr_jobs_of", True), ("ehr_key", True), ("ehr_row", True)]
 
 
+async def test_a_role_that_may_not_read_storage_is_told_so_and_what_would_let_it(database: Database) -> None:
+    await migrate(database.owner_dsn, "replicator")
+    name = f"looker_{database.name}"
+    database.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'p'")
+    try:
+        dsn = psycopg.conninfo.make_conninfo(database.owner_dsn, user=name, password="p")
+        async with connected(dsn, "test") as storage:
+            with pytest.raises(StorageUnready, match=f"role {name} may not read the storage") as refused:
+                await check_migrated(storage, "replicator")
+        database.execute(refused.value.hint.partition("needs: ")[2])
+        async with connected(dsn, "test") as storage:
+            await check_migrated(storage, "replicator")
+    finally:
+        database.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
 async def test_migrating_creates_only_its_own_schema(database: Database) -> None:
     outside = (
         "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
