@@ -307,7 +307,8 @@ async def _plan(connection: Connection, schema: str, known: list[Migration]) -> 
         for role, grants in await rows(connection, _q.who_may_not_read, schema=schema):
             raise StorageUnready(
                 f"role {role} may not read the storage schema {schema}",
-                f"Let storage.dsn name the role that owns it. Who is only to look needs: {grants}",
+                "`replicator check` and `replicator publication plan --role NAME` print what a role that "
+                f"replicates needs. One that only looks needs: {grants}",
             )
         name = sql.Identifier(schema)
         await connection.execute(sql.SQL("SET search_path TO {}, pg_temp").format(name))

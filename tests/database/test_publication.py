@@ -121,7 +121,7 @@ async def test_a_role_gets_the_storage_that_somebody_else_has_made(database: Dat
         planned = await publication.plan(config, RULES, f"r_{database.name}")
         for statement in ("SELECT", f"GRANT USAGE ON SCHEMA replicator TO r_{database.name}"):
             database.execute(statement)
-            with pytest.raises(ReplicatorError, match="migrations") as caught:
+            with pytest.raises(ReplicatorError, match="may not read the storage schema") as caught:
                 async with connected(dsn, "test", schema="replicator") as connection:
                     await check_migrated(connection, "replicator")
             assert "replicator check" in caught.value.hint
