@@ -15,7 +15,8 @@ from replicator.marks import mark
 
 #: Records all of it, and answers which lanes were still ours.
 Store = Callable[[Sequence[Report]], Awaitable[set[int]]]
-#: For so long a report waits for others. Nobody is kept from anything by that: who is, says so.
+#: For so long a report waits for others. Who is kept from sending by that says so; a lane that is given back,
+#: and may have new jobs by then, waits for it.
 _LINGER_S = 0.05
 
 

@@ -64,7 +64,8 @@ class _Memory:
         name = task.job.composition
         # A later version is only sent once it is certain that the earlier one will not be sent again.
         if name is not None and (noted := self.noted.pop(name, None)) is not None:
-            hurry()
+            if not noted.done():
+                hurry()
             if not await noted:
                 return None
         return replace(task, known=self.known[name]) if name is not None and name in self.known else task
