@@ -70,7 +70,7 @@ from replicator.rules.met import Met
 from replicator.rules.model import Rules
 from replicator.rules.route import Router
 from replicator.wal.lsn import Lsn
-from replicator.wal.own import require_foreign
+from replicator.wal.own import is_own, require_foreign
 from replicator.wal.preflight import require_ours, require_ready, require_unread
 from replicator.wal.slots import Blocker, create_slot
 from replicator.wal.source import Slot, drop_slot, find_slot, identify, is_held_up, printing, sender_timeout_s
@@ -266,12 +266,18 @@ async def _open(stack: AsyncExitStack, config: Config, store: Connection, given:
     names = await rules.names(store, source.slot)
     if await position(store, source.slot) is None:
         require_foreign(names, schema)
-    await require_ready(clinic, source.publication, sorted({*names, *mapped}), schema)
+    foreign = {name for name in names if not is_own(*name, schema)}
+    await require_ready(clinic, source.publication, sorted({*foreign, *mapped}), schema)
     numbers = Numbers(await opened(connected(config.storage_dsn, "numbers", schema=schema)))
     writer = await open_or_begin(store, clinic, config, numbers)
     await numbers.read()
     writer.row_most = config.replicate.row_bytes
     force = await rules.take(store, source.slot)
+    if force.next is not None:
+        try:
+            require_foreign(force.next.tables(), schema)
+        except SourceUnready as error:
+            raise Refused(error.what) from error
     await given.doubts.tell(rules.rules, clinic, source.publication)
     wanted = Wanted(
         config.source_dsn,

@@ -26,7 +26,7 @@ from replicator.database import Connection, rows
 from replicator.errors import OldUnready, SourceUnready, TableReentered
 from replicator.marks import mark
 from replicator.wal.names import qualify
-from replicator.wal.own import require_foreign
+from replicator.wal.own import is_stored, require_foreign
 from replicator.wal.preflight import find_missing
 from replicator.wal.snapshot import (
     Moved,
@@ -94,10 +94,15 @@ class Copier:
         """Tables that no rule names any more: from here on their changes pass by, and nothing kept is true.
 
         Only buckets of rules that are over have rows of them. It is done before any change passes by: other
-        rules may name them again, and this end before it hears anything.
+        rules may name them again, and this end before it hears anything. A table of storage is another
+        matter, which rules may name still, and nobody reads any more: its rows are taken out, as of one that
+        is gone.
         """
+        wanted = self._wanted
         for oid, state in list(self._copies.tables.items()):
-            if not self._wanted.reads(state.namespace, state.name):
+            if is_stored(state.namespace, state.name, wanted.storage_schema):
+                continue
+            if not wanted.reads(state.namespace, state.name):
                 await forget(self._storage, self._wanted.slot, oid)
                 del self._copies.tables[oid]
                 mark("table gone", level=logging.INFO, table=qualify(state.namespace, state.name))
@@ -219,7 +224,6 @@ class Copier:
             require_foreign(wanted.tables, wanted.storage_schema)
             return await find_missing(source, wanted.publication, wanted.every, found, wanted.storage_schema)
         try:
-            require_foreign(wanted.new, wanted.storage_schema)
             missing = await find_missing(source, wanted.publication, wanted.new, found, wanted.storage_schema)
         except SourceUnready as error:
             raise Refused(error.what) from error

@@ -34,11 +34,12 @@ from replicator.ehr.parts import (
     read_status,
     read_template,
 )
-from replicator.ehr.used import used_columns
+from replicator.ehr.used import tables_followed, used_columns
 from replicator.ehr.written import Keys, Written
 from replicator.errors import ConfigError
 from replicator.text.file import read
 from replicator.text.nodes import Entry, dotted
+from replicator.wal.own import is_stored
 
 HINT = "config/ehr.yaml shows how tables are mapped."
 TOP = ("system", "namespace", "zone", "existing", "atomic", "committer", "ctx", "tables")
@@ -67,12 +68,12 @@ def mapping_of(config: Config) -> RecordMapping | None:
     if config.ehr.url is None:
         return None
     mapping = load_mapping(config.ehr.mapping_path)
-    schema, is_in_source = config.storage.schema_name, config.storage_dsn == config.source_dsn
-    for table in mapping.tables.values():
-        if is_in_source and table.table.partition(".")[0] == schema:
+    for table in tables_followed(mapping):
+        namespace, _, name = table.partition(".")
+        if is_stored(namespace, name, config.storage.schema_name):
             raise ConfigError(
-                f"{mapping.file}: {table.table} is a table of the storage: each job would make another",
-                "Map the tables of the application.",
+                f"{mapping.file}: {table} is a table of the storage: each job would make another",
+                "Map the tables of the application; if this is one of them, choose another storage.schema.",
             )
     return mapping
 

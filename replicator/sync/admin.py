@@ -18,7 +18,7 @@ from starlette.requests import Request as HttpRequest
 from replicator import queries
 from replicator.config import Config
 from replicator.database import Connect, Connection, rows
-from replicator.errors import ReplicatorError
+from replicator.errors import ReplicatorError, SourceUnready
 from replicator.rules.model import Rules
 from replicator.rules.parse import parse_rules
 from replicator.sync.admin_rules import (
@@ -34,6 +34,7 @@ from replicator.sync.admin_tokens import AdminTokens
 from replicator.sync.http import Refused, body_of, invalid
 from replicator.text.nodes import Problems
 from replicator.wal.catalogue import read_catalogue
+from replicator.wal.own import require_foreign
 from replicator.wal.publication import judge_publication
 from replicator.wal.slots import read_slots
 
@@ -110,8 +111,9 @@ class Admin:
     async def deploy_rules(self, http: HttpRequest) -> dict[str, object]:
         text = await self._sent_rules(http)
         try:
-            await asyncio.to_thread(parse_rules, text, "sync_rules")
-        except Problems as refused:
+            rules = await asyncio.to_thread(parse_rules, text, "sync_rules")
+            require_foreign(rules.tables(), self._config.storage.schema_name)
+        except (Problems, SourceUnready) as refused:
             raise Refused(422, "PSYNC_R0001", "The rules cannot be meant", refused.what) from None
         await self._deploy(text)
         return _data({"slot_name": self._slot})

@@ -142,6 +142,12 @@ def test_rules_are_deployed_beside_those_in_force(clinic: Served) -> None:
     path = "/api/sync-rules/v1/deploy"
     status, body = clinic.request(path, b"nothing: 1", kind="application/yaml")
     assert (status, body["error"]["code"]) == (422, "PSYNC_R0001")
+    own = b"bucket_definitions: {global_ops: {data: [SELECT op_id AS id FROM replicator.ops]}}"
+    status, body = clinic.request(path, own, kind="application/yaml")
+    assert (status, body["error"]["details"]) == (
+        422,
+        "the rules name replicator.ops, a table of the storage",
+    )
     status, body = clinic.request(path, RULES.encode(), kind="application/yaml")
     assert (status, body) == (200, {"data": {"slot_name": clinic.slot}})
     newest = "SELECT content, origin FROM replicator.rule_sets ORDER BY id DESC LIMIT 1"

@@ -80,7 +80,7 @@ async def planned(config: Config, path: Path) -> tuple[Validated, Plan | None]:
         await check_migrated(storage, config.storage.schema_name)
         known = await deploy.load(storage, config.source.slot)
     plan = _plan(validated, known)
-    require_foreign(plan.new.tables(), config.storage.schema_name)
+    require_foreign(plan.rules.tables(), config.storage.schema_name)
     async with connected(config.source_dsn, "rules deploy") as source:
         for table in plan.tables:
             await require_readable(source, table.relation)

@@ -12,7 +12,7 @@ from replicator.rules.doubts import types_of
 from replicator.rules.model import Rules, TableName
 from replicator.wal.messages import Column, Relation
 from replicator.wal.names import qualify, quote
-from replicator.wal.own import is_meant, is_own
+from replicator.wal.own import KIND, is_meant, is_own
 from replicator.wal.snapshot import read_tables
 
 _q = queries.load("rules")
@@ -84,7 +84,7 @@ async def see(source: Connection, rules: Rules, publication: str, storage_schema
 
 def _why_not(table: SourceTable, storage_schema: str) -> str | None:
     """Why it cannot be replicated; None if it can."""
-    return "a table of the storage" if is_own(*table.where, storage_schema) else _KINDS.get(table.kind)
+    return KIND if is_own(*table.where, storage_schema) else _KINDS.get(table.kind)
 
 
 async def _known(source: Connection, found: Iterable[SourceTable]) -> Tables:

@@ -15,6 +15,7 @@ from replicator.rules.model import Rules, Warned
 from replicator.rules.parse import load_rules
 from replicator.text.counted import counted
 from replicator.text.nodes import Problem, Problems
+from replicator.wal import own
 from replicator.wal.names import quote
 
 
@@ -109,7 +110,8 @@ def _of_source(validated: Validated) -> Iterator[str]:
         return
     yield from (f"source: no table {name}" for name in validated.untold)
     for name, kind in validated.seen.others:
-        yield f"source: {name} is {kind}: only the changes of tables are in the log"
+        why = own.WHY if kind == own.KIND else "only the changes of tables are in the log"
+        yield f"source: {name} is {kind}: {why}"
     if validated.too_many:
         yield f"source: warning: {validated.too_many}"
     name = quote(validated.publication)
