@@ -26,7 +26,7 @@ from replicator.database import Connection, rows
 from replicator.errors import OldUnready, SourceUnready, TableReentered
 from replicator.marks import mark
 from replicator.wal.names import qualify
-from replicator.wal.own import is_stored, require_foreign
+from replicator.wal.own import is_own, require_foreign
 from replicator.wal.preflight import find_missing
 from replicator.wal.snapshot import (
     Moved,
@@ -94,13 +94,13 @@ class Copier:
         """Tables that no rule names any more: from here on their changes pass by, and nothing kept is true.
 
         Only buckets of rules that are over have rows of them. It is done before any change passes by: other
-        rules may name them again, and this end before it hears anything. A table of storage is another
-        matter, which rules may name still, and nobody reads any more: its rows are taken out, as of one that
-        is gone.
+        rules may name them again, and this end before it hears anything. A table of storage, which an earlier
+        release has read, is another matter: rules in force may mean it still, and none ever will again. Its
+        rows are taken out, as of one that is gone.
         """
         wanted = self._wanted
         for oid, state in list(self._copies.tables.items()):
-            if is_stored(state.namespace, state.name, wanted.storage_schema):
+            if is_own(state.namespace, state.name, wanted.storage_schema):
                 continue
             if not wanted.reads(state.namespace, state.name):
                 await forget(self._storage, self._wanted.slot, oid)
